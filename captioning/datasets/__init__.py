@@ -1,0 +1,40 @@
+"""Where captioned images come from; one module a dataset, chosen by `download.dataset`.
+
+Each module has
+
+- `LICENSE`, `CITATION`: what a user must know before using the pictures; the download stage prints them.
+- `class Settings(DatasetSettings)`: its own keys of the `download` section.
+- `prepare(folder, settings, fetch)`: put the archives that hold the images, and the caption files, into `folder`.
+  `fetch(url, path, sha256)` downloads one file (`https://`, `http://`, `file://`), checked where `sha256` is given.
+- `read_pairs(folder, settings)`: yield one `Pair` an image, in a deterministic order, ids unique.
+
+A pair whose image is in no archive states a `url`; the download stage fetches those itself, and each ends as one row
+with a status. Files in `folder` that only `read_pairs` needs may stay there; all are written deterministically.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import Field
+
+from captioning.params import Settings
+
+Fetch = Callable[[str, Path, str | None], None]
+"""`fetch(url, path, sha256)`; raises `OSError` or `ValueError` with a sentence for the user when it cannot."""
+
+
+class DatasetSettings(Settings):
+    """Keys of the `download` section that every dataset has."""
+
+    dataset: str
+    """Name of a module in captioning/datasets."""
+    limit: int | None = Field(ge=1)
+    """At most so many images, the first ones in the dataset's order; null is all."""
+    max_failed_share: float = Field(ge=0, le=1)
+    """The stage refuses when a larger share of the images could not be fetched."""
+    timeout_seconds: float = Field(gt=0)
+    """For one request to connect, and between two pieces of its answer."""
+    retries: int = Field(ge=0)
+    """Further attempts for one file, with growing pauses."""
+    num_connections: int = Field(ge=1)
+    """Files fetched at the same time."""

@@ -1,0 +1,34 @@
+"""Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def progress(rows: Iterable[T], *, total: int, what: str, unit: str = "images") -> Iterator[T]:
+    """Yield `rows` unchanged while showing on stderr how many of `total` are done, the rate and the time left."""
+    if sys.stderr.isatty():
+        yield from tqdm(rows, total=total, desc=what, unit=f" {unit}", leave=False, dynamic_ncols=True)
+        return
+    began = last = time.monotonic()
+    for count, row in enumerate(rows, start=1):
+        yield row
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            rate = count / (now - began)
+            left = max(total - count, 0) / rate
+            say(f"{what}: {count:,} of {total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left")
+
+
+def say(line: str) -> None:
+    """Print one line for a person, at once, without tearing a progress bar."""
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()

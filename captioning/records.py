@@ -1,0 +1,46 @@
+"""The rows that pass from stage to stage, and the letters that name tensor axes.
+
+Axes: B images, N captions (several an image), K hypotheses kept by beam search, T words of a caption,
+L cells of the encoder's grid, D features of a cell, V words of the vocabulary, C H W channels, rows, columns.
+So `images_BCHW` are pixels, `features_BLD` grid features, `tokens_NT` word ids, `logits_NV` next-word scores.
+"""
+
+from dataclasses import dataclass, field
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An image and its reference captions, as a dataset states them."""
+
+    image_id: str
+    """Unique in its dataset, stable as the data grows."""
+    archive: str = ""
+    """Zip file in the raw folder that holds the image; empty where `url` says where to fetch it."""
+    member: str = ""
+    """Name inside the archive."""
+    url: str = ""
+    """Where the image comes from."""
+    captions: tuple[str, ...] = ()
+    """Raw reference captions, in the dataset's order."""
+    split: str = ""
+    """The dataset's own split: train, val, test or empty."""
+    license: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """A caption that a model gave to an image."""
+
+    text: str
+    """Words joined by single spaces, without markers."""
+    log_probability: float
+    """Sum of the log-probabilities of its words and of `<eos>`."""
+    attention: list[list[float]] | None = field(default=None, repr=False)
+    """One row of L weights a word, where the decoder attends and the caller asked for it."""
+
+    @property
+    def words(self) -> list[str]:
+        """Return the words of the caption."""
+        return self.text.split()
