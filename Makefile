@@ -18,7 +18,7 @@ setup: .venv/installed ## the environment in .venv, exact versions from requirem
 	@touch $@
 
 demo: setup ## the whole pipeline on generated pictures, then three captions (minutes)
-	@dvc repro && python -m captioning demo
+	@dvc repro && captioning report
 
 test: setup ## every test
 	@ruff check . && ruff format --check . && mypy && lint-imports && pytest

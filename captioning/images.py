@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captioning.params import Settings
 
@@ -56,20 +56,22 @@ def decode(encoded: bytes) -> Image.Image:
     if not encoded:
         raise BadImage("the file is empty")
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image: Image.Image = Image.open(io.BytesIO(encoded))
         if image.width * image.height > MAX_PIXELS:
             raise BadImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
         image.load()
         image = ImageOps.exif_transpose(image)
     except BadImage:
         raise
+    except UnidentifiedImageError:  # its own message holds a memory address
+        raise BadImage(f"not a picture: it begins with {encoded[:16]!r}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more for damaged files
         raise BadImage(f"not a readable picture: {error}".replace("\n", " ")) from None
     return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip at 255 instead of scaling
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip at 255
         values = np.asarray(image, dtype=np.float64)
         scale = 65535.0 if values.max(initial=0) > 255 else 255.0
         image = Image.fromarray(np.uint8(np.round(np.clip(values / scale, 0, 1) * 255)))

@@ -3,15 +3,17 @@
 Each section is described by a settings class beside the code that uses it; this file only knows where.
 """
 
+import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from captioning import lookup
+from captioning import home, lookup
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -35,20 +37,23 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
-def named_part(kind: str) -> Any:
-    """Annotate a field `{name: NAME, ...}` whose keys are those of `captioning.<kind>.<NAME>.Settings`."""
+def named_part(kind: str) -> Callable[[Any], Settings]:
+    """Return a validator of `{name: NAME, ...}`, whose keys are those of `captioning.<kind>.<NAME>.Settings`."""
 
     def parse(value: Any) -> Settings:
         if isinstance(value, Settings):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            raise ValueError(f"expected a mapping with a name out of {', '.join(lookup.names(kind))}, got {value!r}")
+            raise ValueError(
+                f"expected a mapping with a name out of {', '.join(lookup.names(kind))}, got {value!r}"
+            )
         try:
-            return lookup.find(kind, value["name"]).Settings.model_validate(dict(value))
+            settings: Settings = lookup.find(kind, value["name"]).Settings.model_validate(dict(value))
         except ValidationError as error:
             raise ValueError("; ".join(_sentences(error, ""))) from None
+        return settings
 
-    return SerializeAsAny[Settings], BeforeValidator(parse)
+    return parse
 
 
 def read(path: Path = PARAMS_FILE) -> dict[str, Any]:
@@ -60,7 +65,9 @@ def read(path: Path = PARAMS_FILE) -> dict[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; `captioning use RECIPE` writes one, `git checkout {path}` restores it") from None
+        raise ValueError(
+            f"{path} does not exist; `captioning use RECIPE` writes one, `git checkout {path}` restores it"
+        ) from None
     except YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
@@ -94,8 +101,23 @@ def check(values: Mapping[str, Any], path: Path = PARAMS_FILE) -> dict[str, Sett
 
 
 def load(section: str, path: Path = PARAMS_FILE) -> Any:
-    """Return the settings of one section, after checking the whole file."""
-    return check(read(path), path)[section]
+    """Return the settings of one section, after the whole file was found right once.
+
+    To check a file all settings classes are imported, torch with them (5 s); a file that passed is remembered.
+    """
+    values = read(path)
+    passed = home.work("checked") / _identity(path)
+    if not passed.exists():
+        check(values, path)
+        passed.touch()
+    return _parse(section, dict(values[section]))
+
+
+def _identity(path: Path) -> str:
+    digest = hashlib.sha256(path.read_bytes())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def _parse(section: str, values: dict[str, Any]) -> Settings:
@@ -109,7 +131,8 @@ def _parse(section: str, values: dict[str, Any]) -> Settings:
 
 def _sentences(error: ValidationError, prefix: str) -> list[str]:
     """Say each problem as one sentence: the key, what is wrong, the value, what was expected."""
-    sentences = []
+    sentences: list[str] = []
+    missing: list[str] = []
     known = _known_keys(error.title)
     for problem in error.errors(include_url=False):
         key = prefix + ".".join(str(part) for part in problem["loc"])
@@ -118,11 +141,15 @@ def _sentences(error: ValidationError, prefix: str) -> list[str]:
                 hint = f"; known: {known}" if known and len(problem["loc"]) == 1 else ""
                 sentences.append(f"unknown key {key!r} (value {problem['input']!r}){hint}")
             case "missing":
-                sentences.append(f"missing key {key!r}; every key is stated, there are no hidden defaults")
+                missing.append(key)
             case "value_error":
                 sentences.append(f"{key}: {problem['ctx']['error']}")
             case _:
-                sentences.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}")
+                sentences.append(
+                    f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+                )
+    if missing:
+        sentences.append(f"missing keys {missing}; every key is stated, there are no hidden defaults")
     return sentences
 
 

@@ -4,12 +4,15 @@ Each module has `class Settings(params.Settings)` and `class Decoder(nn.Module)`
 
 - `Decoder(feature_dim=D, vocabulary_size=V, <keys of Settings except name>)`, keyword-only;
 - `prepare(features_BLD) -> Memory`: everything that is constant per image, computed once;
-- `forward(memory_N, tokens_NT, lengths_N) -> (hidden_NTH, attention_NTL | None)`: teacher forcing. `tokens_NT`
-  begin with `<bos>`; position t has read tokens 0..t. Positions at or beyond `lengths_N` hold zeros;
-- `logits(hidden) -> ...V`: scores of the next word;
-- `start(memory_N) -> State` and `step(memory_N, state, tokens_N) -> (hidden_NH, state, attention_NL | None)`: one
+- `forward(memory, tokens_NT, lengths_N) -> (output_WE, attention_NTL | None)`: teacher forcing. `tokens_NT` begin with
+  `<bos>`; position t has read tokens 0..t; `lengths_N` is on the CPU. The output has one row for each of the W
+  positions below their length, row after row, so that no work is spent on padding; attention beyond a length holds
+  anything;
+- `logits(output_E) -> ...V`: scores of the next word;
+- `start(memory, num_rows) -> State` and `step(memory, state, tokens_N) -> (output_NE, state, attention_NL | None)`: one
   word further for every row. Step by step equals teacher forcing.
 
-Memory and State are `dict[str, Tensor]` whose tensors all have the rows as first axis, so that a caller selects,
-repeats and reorders rows with `index_select` alone.
+The N rows are captions (in training) or beams (in search) of B images, N / B consecutive rows an image, so nothing of
+an image is ever copied per row. Memory is a `dict[str, Tensor]` with the images as first axis; State is one with the
+rows as first axis, so that a search reorders it with `index_select` alone.
 """

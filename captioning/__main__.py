@@ -1,0 +1,5 @@
+"""`python -m captioning` is `captioning`."""
+
+from captioning.cli import main
+
+main()

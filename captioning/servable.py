@@ -1,0 +1,74 @@
+"""A model folder -> a model that MLflow can serve, with code and requirements, tried before it counts."""
+
+import importlib.metadata
+from pathlib import Path
+
+from captioning import store
+
+RUNTIME = (
+    "mlflow",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "ruamel-yaml",
+    "safetensors",
+    "torch",
+    "torchvision",
+    "tqdm",
+)
+"""Packages that captioning a picture needs."""
+
+RED_SQUARE = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42mM8ISfHQApgYiARjGoY1TB0NAAATx8BJMixHB8AAAAA"
+    "SUVORK5CYII="
+)
+"""A PNG of 16 x 16 pixels as a request carries it: the input example."""
+
+
+def log_model(run_id: str, model_folder: Path, decoding: dict[str, int]) -> str:
+    """Log the servable model of a run and return its id: `models:/<id>` loads it.
+
+    It carries this package's code, and captions as it was scored: `decoding` states beam width and longest
+    caption. It is loaded and asked once, as a server would do it.
+
+    Raises:
+        ValueError: it does not caption the input example.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    package, client = Path(__file__).parent, store.client()
+    experiment_id = client.get_run(run_id).info.experiment_id
+    logged = client.create_logged_model(experiment_id, name=package.name, source_run_id=run_id)
+    with store.as_default_uri():
+        Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            model_id=logged.model_id,
+            python_model=str(package / "pyfunc_model.py"),
+            artifacts={"captioner": str(model_folder)},
+            code_paths=[str(package)],
+            model_config=decoding,
+            pip_requirements=requirements(),
+            input_example=[RED_SQUARE],
+        )
+        _ask(f"models:/{logged.model_id}")
+    return str(logged.model_id)
+
+
+def requirements() -> list[str]:
+    """Pin `RUNTIME` to the versions that made the model; after `make setup` those are requirements.lock's."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in RUNTIME]
+
+
+def _ask(model_uri: str) -> None:
+    import mlflow.pyfunc
+
+    what = "the logged model does not caption a sound picture, so no version was made of it"
+    try:
+        (row,) = mlflow.pyfunc.load_model(model_uri).predict([RED_SQUARE])
+    except Exception as error:  # the model's own code may raise anything
+        raise ValueError(f"{what}: {error}; `dvc repro --force train` makes the model anew") from error
+    if row.error is not None or not row.captions:
+        raise ValueError(f"{what}: it answers {row}; `dvc repro --force train` makes the model anew")

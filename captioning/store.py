@@ -1,0 +1,114 @@
+"""Where MLflow keeps its records, and how they are opened: `mlruns/mlflow.db` of this home, or a server.
+
+`MLFLOW_TRACKING_URI` in the environment names a server; without it the SQLite database of `CAPTIONING_HOME`
+is used, with the artifacts beside it. MLflow is imported where it is first needed (4 s).
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioning import home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ARTIFACT_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Table and column of the artifact locations in MLflow's database (3.17)."""
+
+
+def uri() -> str:
+    """Return the tracking URI: `MLFLOW_TRACKING_URI`, else the SQLite database of this home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlruns() / 'mlflow.db'}"
+
+
+def local_database() -> Path | None:
+    """Return the SQLite file behind the tracking URI, or None where it names a server."""
+    address = uri()
+    return Path(address.removeprefix("sqlite:///")) if address.startswith("sqlite:///") else None
+
+
+def client() -> "MlflowClient":
+    """Return the client of runs and registry, with the database ready for use."""
+    return _opened(uri())
+
+
+@contextmanager
+def as_default_uri() -> Iterator[None]:
+    """Make the tracking URI MLflow's default meanwhile, for those of its functions that take no client.
+
+    `mlflow.set_tracking_uri` would export it for good: a later change of `CAPTIONING_HOME` would be ignored.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri()
+    try:
+        yield
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lock `name` of this home. A process gives it back when it ends, however it ends."""
+    with (home.work("locks") / name).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def _opened(address: str) -> "MlflowClient":
+    """Open the records, once a process. Under a lock: several processes that create one database spoil it.
+
+    Raises:
+        ValueError: they cannot be opened.
+    """
+    from mlflow import MlflowClient
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for chatty in ("mlflow", "alembic"):  # every failure is raised as well
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    try:
+        with locked("mlflow"):
+            if database := local_database():
+                database.parent.mkdir(parents=True, exist_ok=True)
+                _follow_move(database)
+            opened = MlflowClient(tracking_uri=address, registry_uri=address)
+            opened.search_experiments(max_results=1)
+            opened.search_registered_models(max_results=1)
+    except Exception as error:  # of the file system, SQLite, SQLAlchemy, MLflow or a server
+        hint = f"`mlflow db upgrade {address}` updates an old database, MLFLOW_TRACKING_URI names another"
+        raise ValueError(f"MLflow's records at {address} cannot be opened: {error}; {hint}") from error
+    return opened
+
+
+def _follow_move(database: Path) -> None:
+    """Rewrite the artifact locations after the folder around `mlruns` moved: MLflow stores absolute ones.
+
+    Without it a moved project would go on writing into the folder it came from.
+    """
+    if not database.exists() or database.parent.name != home.mlruns().name:
+        return
+    here = database.parent.as_uri() + "/"
+    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+        connection.create_function("here", 1, lambda location: here + location.rpartition("/mlruns/")[2])
+        tables = {
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+        for table, column in ARTIFACT_LOCATIONS:
+            if table in tables:
+                stale = f"{column} LIKE 'file://%/mlruns/%' AND substr({column}, 1, {len(here)}) != ?"
+                connection.execute(f"UPDATE {table} SET {column} = here({column}) WHERE {stale}", (here,))

@@ -1,0 +1,242 @@
+"""Every training as one MLflow run: its parameters, its curves, and which code and data it had.
+
+The run of a training is found by the tag `captioning.fingerprint`, so that a resumed training continues it.
+"""
+
+import hashlib
+import json
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioning import store
+from captioning.progress import say
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+Report = Callable[[str, float, int], None]
+"""`report(name, value, epoch)`: one point of a curve. It never raises."""
+
+DVC_LOCK = Path("dvc.lock")
+POINTS_PER_REQUEST = 1000
+"""MLflow refuses more metrics in one request."""
+
+
+@contextmanager
+def training_run(
+    fingerprint: str, params: Mapping[str, Any], experiment: str, examples: Path | None = None
+) -> Iterator[Report]:
+    """Start the run of a training, or continue it, and give the function that records its curves.
+
+    The run ends FINISHED, FAILED where an exception passes, KILLED on SIGTERM, an interrupt or an exit by
+    signal. Where MLflow cannot be written the training goes on, one line says so, and the register stage
+    completes the run.
+
+    Args:
+        fingerprint: names the training: equal for a resumed one.
+        params: the whole params.yaml.
+        experiment: `register.model_name`.
+        examples: folder of the training examples, whose index identifies the data.
+    """
+    try:
+        run = _Run(store.client(), _run_of(fingerprint, params, experiment, examples))
+    except Exception as error:  # whatever goes wrong with the record, the training is worth more
+        _say_untracked(error)
+        yield lambda name, value, epoch: None
+        return
+    try:
+        with _termination_as_exit():
+            yield run.report
+    except BaseException as error:
+        run.end("KILLED" if _is_kill(error) else "FAILED")
+        raise
+    run.end("FINISHED")
+
+
+def log_training(
+    fingerprint: str, history: "pd.DataFrame", params: Mapping[str, Any], experiment: str
+) -> str:
+    """Complete the run of a finished training and return its id.
+
+    The run is created where it is missing (DVC restored the training from its cache, or tracking failed), and
+    so are points of `history`: a column `epoch`, a column a curve.
+    """
+    run_id = _run_of(fingerprint, params, experiment, None)
+    recorded = _recorded_points(store.client(), run_id)
+    points = [
+        _point(name, value, int(epoch))
+        for name in history.columns.drop("epoch")
+        for epoch, value in zip(history["epoch"], history[name], strict=True)
+        if (name, int(epoch)) not in recorded and isinstance(value, int | float) and not math.isnan(value)
+    ]
+    _log_points(run_id, points)
+    store.client().set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def log_scores(run_id: str, scores: Mapping[str, float]) -> None:
+    """Record scores of a finished model; one that is the latest already is not recorded again."""
+    latest = store.client().get_run(run_id).data.metrics
+    _log_points(
+        run_id, [_point(name, value, 0) for name, value in scores.items() if latest.get(name) != value]
+    )
+
+
+def identity() -> dict[str, str]:
+    """Return as tags which code and data this is: git revision, whether files differ, digest of dvc.lock.
+
+    `dvc.lock` itself does not count as a difference: DVC rewrites it stage by stage while the pipeline runs.
+    Without git or a repository there is no revision.
+    """
+    tags = {}
+    if revision := _git("rev-parse", "HEAD"):
+        changes = _git("status", "--porcelain", "--", ".", f":(exclude){DVC_LOCK}")
+        tags["captioning.git_revision"] = tags["mlflow.source.git.commit"] = revision
+        tags["captioning.git_dirty"] = "true" if changes else "false"
+    if DVC_LOCK.exists():
+        tags["captioning.dvc_lock"] = hashlib.sha256(DVC_LOCK.read_bytes()).hexdigest()
+    return tags
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested parameters as `train.decoder.name` -> text; what is no text as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+class _Run:
+    """The open run of one training. Points that a resumed training passes again are recorded once.
+
+    After a failure nothing more is tried: each attempt at a dead server would hold the training for minutes.
+    """
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+        self._recorded = _recorded_points(client, run_id)
+        self._is_writable = True
+
+    def report(self, name: str, value: float, epoch: int) -> None:
+        """Record one point."""
+        if (name, epoch) not in self._recorded:
+            self._recorded.add((name, epoch))
+            self._try(lambda: self._client.log_metric(self._run_id, name, float(value), step=epoch))
+
+    def end(self, status: str) -> None:
+        """Close the run."""
+        self._try(lambda: self._client.set_terminated(self._run_id, status))
+
+    def _try(self, write: Callable[[], object]) -> None:
+        if not self._is_writable:
+            return
+        try:
+            write()
+        except Exception as error:  # whatever goes wrong with the record, the training is worth more
+            self._is_writable = False
+            _say_untracked(error)
+
+
+def _run_of(fingerprint: str, params: Mapping[str, Any], experiment: str, examples: Path | None) -> str:
+    """Return the id of the run of a training, created where it is missing, now running, with its parameters.
+
+    MLflow's parameters cannot change: a continued run keeps those it began with.
+    """
+    from mlflow.entities import Param
+
+    client = store.client()
+    with store.locked("mlflow"):
+        experiment_id = _experiment(experiment)
+        runs = client.search_runs(
+            [experiment_id], f"tags.`captioning.fingerprint` = '{fingerprint}'", max_results=1
+        )
+        if runs:
+            client.update_run(runs[0].info.run_id, status="RUNNING")
+        else:
+            tags = {"captioning.fingerprint": fingerprint} | identity()
+            runs = [client.create_run(experiment_id, tags=tags, run_name=f"train-{fingerprint[:8]}")]
+    run_id = str(runs[0].info.run_id)
+    params_ = {key: value for key, value in flatten(params).items() if key not in runs[0].data.params}
+    if params_:
+        client.log_batch(run_id, params=[Param(key, value) for key, value in params_.items()])
+    if examples is not None:
+        index = hashlib.sha256((examples / "index.json").read_bytes()).hexdigest()
+        client.set_tag(run_id, "captioning.data", index)
+    return run_id
+
+
+def _experiment(name: str) -> str:
+    """Return the id of an experiment: created beside the local database, restored where it was deleted."""
+    client = store.client()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        database = store.local_database()
+        location = (database.parent / name).as_uri() if database else None
+        return str(client.create_experiment(name, artifact_location=location))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
+def _recorded_points(client: "MlflowClient", run_id: str) -> set[tuple[str, int]]:
+    names = client.get_run(run_id).data.metrics
+    return {(name, point.step) for name in names for point in client.get_metric_history(run_id, name)}
+
+
+def _point(name: str, value: float, epoch: int) -> "Metric":
+    from mlflow.entities import Metric
+
+    return Metric(name, float(value), int(time.time() * 1000), epoch)
+
+
+def _log_points(run_id: str, points: list["Metric"]) -> None:
+    for begin in range(0, len(points), POINTS_PER_REQUEST):
+        store.client().log_batch(run_id, metrics=points[begin : begin + POINTS_PER_REQUEST])
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Let SIGTERM raise `SystemExit(143)`, so that the run can be closed; a handler set before stays."""
+    is_main = threading.current_thread() is threading.main_thread()
+    is_free = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if is_free:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if is_free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _is_kill(error: BaseException) -> bool:
+    """Tell whether an interrupt, or an exit with a signal's code (128 + its number), ended the training."""
+    exit_by_signal = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
+    return exit_by_signal or isinstance(error, KeyboardInterrupt)
+
+
+def _say_untracked(error: Exception) -> None:
+    reason = " ".join(str(error).split())[:200]
+    say(f"the training goes on without MLflow, `register` completes its record: {reason}")
+
+
+def _git(*arguments: str) -> str:
+    """Return what git answers, or nothing where there is no git or no repository."""
+    command = ["git", "--no-optional-locks", *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.strip()

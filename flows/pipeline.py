@@ -1,0 +1,188 @@
+"""The whole pipeline under Prefect: what `dvc repro` does, one task a stage, with logs, artifacts and cancel.
+
+    python -m flows.pipeline
+
+Where PREFECT_API_URL names no server, one is started for the run (10 to 30 s). Prints the lines of each
+stage as they come, and what ran at the end; a stage that did not change takes a second. Exit code 1 and one
+message when a stage fails; a retry is made only where `meta` in dvc.yaml says so.
+"""
+
+import atexit
+import json
+import logging
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Failed
+
+from flows.artifacts import artifact_key, stage_markdown
+from flows.servers import free_port, prefect_server, serving, wait_for_answer
+from flows.stage_graph import Stage, read_stages
+from flows.stage_run import StageRun, dvc_command, run_stage, stage_environment
+
+RECEIPT_NAME = "registration.json"
+"""An output of this name says what the registry was told; it is checked against the registry."""
+
+
+@flow(validate_parameters=False)
+def pipeline() -> State[Any]:
+    """Run every stage that changed, then check that nothing is left to do."""
+    try:
+        stages = read_stages()
+        runs = {stage.name: _run(stage) for stage in stages}
+        runs.update(_register_again(stages))
+        check_clean()
+    except ValueError as error:
+        return Failed(message=str(error))
+    return Completed(message=summary(runs))
+
+
+@task(cache_policy=NO_CACHE)  # DVC alone decides what need not run
+def stage_task(stage: Stage, force: bool) -> State[StageRun]:
+    """Run one stage: its lines are log records, its page an artifact, its outcome the name of the state."""
+    run = run_stage(stage.name, get_run_logger().info, force=force)
+    create_markdown_artifact(
+        key=artifact_key(stage.name), markdown=stage_markdown(stage, run), description=stage.desc
+    )
+    if run.outcome == "failed":
+        return Failed(message=f"stage {stage.name!r} failed", data=run)
+    return Completed(name=run.outcome.capitalize(), message=f"{run.seconds:.1f} s", data=run)
+
+
+def _run(stage: Stage, *, force: bool = False) -> StageRun:
+    """Run one stage as a task of its name, here in the main thread: a worker thread would not see a cancel.
+
+    Raises:
+        ValueError: the stage failed; the message ends with its last lines.
+    """
+    named_task = stage_task.with_options(
+        name=stage.name,
+        task_run_name=stage.name,
+        description=stage.desc,
+        retries=stage.retries,
+        retry_delay_seconds=stage.retry_delay_seconds,
+    )
+    state = named_task(stage, force, return_state=True)
+    run = state.result(raise_on_failure=False)
+    assert isinstance(run, StageRun), f"the task ended in {state}"
+    if state.is_failed():
+        raise ValueError("\n".join([f"{state.message}; its last lines:", *run.last_lines]))
+    return run
+
+
+def _register_again(stages: list[Stage]) -> dict[str, StageRun]:
+    """Force each stage whose receipt the registry does not know, as after a restored cache or a new registry.
+
+    Raises:
+        ValueError: the receipt is wrong even then.
+    """
+    runs = {}
+    receipts = [(stage, out) for stage in stages for out in stage.outs if out.name == RECEIPT_NAME]
+    for stage, receipt in receipts:
+        if problem := _receipt_problem(receipt):
+            get_run_logger().warning(f"{problem}; running stage {stage.name!r} again")
+            runs[stage.name] = _run(stage, force=True)
+            if problem := _receipt_problem(receipt):
+                raise ValueError(f"stage {stage.name!r} ran, but its receipt is still wrong: {problem}")
+    return runs
+
+
+def _receipt_problem(receipt: Path) -> str | None:
+    from captioning import registry  # imports MLflow: 4 s
+
+    return registry.check_receipt(receipt)
+
+
+def check_clean() -> None:
+    """Check that DVC sees nothing left to run: a stage run by itself does not look at what it reads from.
+
+    Raises:
+        ValueError: it does, or cannot tell; the message names the stages and what changed.
+    """
+    status = subprocess.run(
+        dvc_command("--wait-for-lock", "status", "--json"),
+        env=stage_environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if status.returncode != 0:
+        raise ValueError(f"`dvc status` failed after every stage ran:\n{status.stderr.strip()}")
+    if changed := json.loads(status.stdout):
+        stages = "; ".join(f"{name}: {json.dumps(changes)}" for name, changes in changed.items())
+        raise ValueError(
+            f"every stage ran, but `dvc status` is not clean: {stages}. A file changed meanwhile; run again"
+        )
+
+
+def summary(runs: dict[str, StageRun]) -> str:
+    """Say in one line which stages ran, were restored or were left as they are."""
+    outcomes = dict.fromkeys(run.outcome for run in runs.values())
+    return "; ".join(
+        f"{what}: {', '.join(n for n, run in runs.items() if run.outcome == what)}" for what in outcomes
+    )
+
+
+def _connect() -> None:
+    """Reach the configured Prefect server, or start one for this process where none is configured.
+
+    The latter ends after Prefect has sent its last logs, which happens when the interpreter exits: handlers
+    registered first run last.
+
+    Raises:
+        ValueError: there is no answer; the message says what to do.
+    """
+    if url := PREFECT_API_URL.value():
+        with get_client(sync_client=True) as client:
+            if problem := client.api_healthcheck():
+                raise ValueError(
+                    f"no Prefect server answers at {url} ({problem}): start one there (`make ui`), or unset "
+                    "PREFECT_API_URL to have one started for this run"
+                )
+        return
+    print("Starting a Prefect server for this run (10 to 30 s)", file=sys.stderr)
+    server = prefect_server(free_port())
+    stack = ExitStack()
+    atexit.register(stack.close)
+    wait_for_answer(server, stack.enter_context(serving(server)))
+    stack.enter_context(temporary_settings({PREFECT_API_URL: f"{server.address}/api"}))
+
+
+def _has_traceback(record: logging.LogRecord) -> bool:
+    """Tell whether a record that announces a traceback has one.
+
+    Prefect logs a task that returned a failed state a second time, with `NoneType: None` for a traceback.
+    """
+    return record.exc_info != (None, None, None)
+
+
+logging.getLogger("prefect.task_runs").addFilter(_has_traceback)
+
+
+def main() -> None:
+    """Run the pipeline; exit code 0 when every stage is up to date."""
+    try:
+        _connect()
+        state = pipeline(return_state=True)
+    except ValueError as error:
+        sys.exit(f"pipeline: {error}")
+    except KeyboardInterrupt:
+        print("pipeline: interrupted; the running stage was ended", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    if not state.is_completed():
+        sys.exit(f"pipeline: {state.message}")
+    print(state.message)
+
+
+if __name__ == "__main__":
+    main()

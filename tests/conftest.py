@@ -1,0 +1,48 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real photographs, captions and weights: `CAPTIONING_SHARED`, by default `shared` beside the checkout."""
+    folder = Path(os.environ.get("CAPTIONING_SHARED") or ROOT.parent / "shared").resolve()
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real data: {folder}/data does not exist; set CAPTIONING_SHARED")
+    return folder
+
+
+TINY_IMAGES = 48
+
+
+@pytest.fixture(scope="session")
+def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with raw, clean and splits of a few generated scenes."""
+    from captioning import cleaning, downloads, params, splits
+
+    folder = tmp_path_factory.mktemp("tables")
+    values = params.read(ROOT / "params.yaml")
+    settings = downloads.read_settings(values["download"] | {"num_images": TINY_IMAGES})
+    downloads.download(settings, folder / "raw")
+    cleaning.clean(folder / "raw", folder / "clean", cleaning.CleanSettings.model_validate(values["clean"]))
+    splits.write_splits(folder / "clean", folder / "splits", splits.SplitSettings.model_validate(values["split"]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_examples(tiny_tables: Path) -> Path:
+    """Folder of examples of a few generated scenes, 64 x 64 pixels, in several shards."""
+    from captioning.examples import PreprocessSettings, write_examples
+    from captioning.images import PixelTransform
+
+    settings = PreprocessSettings(
+        image=PixelTransform(height=64, width=64), min_word_count=1, max_words=24, images_per_shard=16
+    )
+    folder = tiny_tables / "examples"
+    write_examples(tiny_tables / "raw", tiny_tables / "clean", tiny_tables / "splits", folder, settings)
+    return folder

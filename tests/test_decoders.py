@@ -1,0 +1,101 @@
+"""The contract of captioning/decoders, kept by every decoder that is found there."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from captioning import lookup
+from captioning.generation import beam_search
+from captioning.vocabulary import BOS, EOS, MARKERS, Vocabulary
+
+VOCABULARY = Vocabulary([*MARKERS, *(f"word{number}" for number in range(9))])
+SETTINGS: dict[str, dict[str, Any]] = {
+    "soft_attention": {
+        "feature_width": 12,
+        "embedding_width": 8,
+        "attention_width": 6,
+        "hidden_width": 10,
+        "dropout": 0.0,
+    },
+}
+
+
+@pytest.fixture(params=lookup.names("decoders"))
+def decoder(request: pytest.FixtureRequest) -> Any:
+    module = lookup.find("decoders", request.param)
+    assert request.param in SETTINGS, f"add small settings of {request.param} to this test"
+    settings = module.Settings.model_validate({"name": request.param, **SETTINGS[request.param]})
+    torch.manual_seed(0)
+    built = module.Decoder(feature_dim=7, vocabulary_size=len(VOCABULARY), **settings.model_dump(exclude={"name"}))
+    return built.eval()
+
+
+def _batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    features_BLD = torch.randn(3, 5, 7, generator=generator)
+    tokens_NT = torch.randint(4, len(VOCABULARY), (6, 4), generator=generator)
+    tokens_NT[:, 0] = BOS
+    return features_BLD, tokens_NT, torch.tensor([4, 2, 3, 3, 2, 0])
+
+
+def test_step_by_step_equals_teacher_forcing(decoder: Any):
+    features_BLD, tokens_NT, lengths_N = _batch()
+    memory = decoder.prepare(features_BLD)
+    forced_WV = decoder.logits(decoder(memory, tokens_NT, lengths_N)[0])
+    state, stepped = decoder.start(memory, len(tokens_NT)), []
+    for t in range(tokens_NT.shape[1]):
+        output, state, _ = decoder.step(memory, state, tokens_NT[:, t])
+        stepped.append(decoder.logits(output))
+    is_word_NT = lengths_N.unsqueeze(1) > torch.arange(tokens_NT.shape[1])
+    torch.testing.assert_close(forced_WV, torch.stack(stepped, dim=1)[is_word_NT])
+
+
+def test_words_beyond_a_length_change_nothing(decoder: Any):
+    features_BLD, tokens_NT, lengths_N = _batch()
+    memory = decoder.prepare(features_BLD)
+    expected = decoder(memory, tokens_NT, lengths_N)[0]
+    changed = tokens_NT.clone()
+    changed[lengths_N.unsqueeze(1) <= torch.arange(tokens_NT.shape[1])] = 5
+    torch.testing.assert_close(decoder(memory, changed, lengths_N)[0], expected)
+
+
+def test_a_word_never_depends_on_later_words(decoder: Any):
+    features_BLD, tokens_NT, _ = _batch()
+    lengths_N, memory = torch.full((6,), 4), decoder.prepare(features_BLD)
+    first = decoder(memory, tokens_NT, lengths_N)[0].view(6, 4, -1)
+    changed = tokens_NT.clone()
+    changed[:, 3] = (changed[:, 3] - 3) % 9 + 4
+    second = decoder(memory, changed, lengths_N)[0].view(6, 4, -1)
+    torch.testing.assert_close(first[:, :3], second[:, :3])
+    assert not torch.allclose(first[:, 3], second[:, 3])
+
+
+def test_captions_depend_on_the_image(decoder: Any):
+    features_BLD, tokens_NT, lengths_N = _batch()
+    first = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)[0]
+    second = decoder(decoder.prepare(features_BLD.flip(0)), tokens_NT, lengths_N)[0]
+    assert not torch.allclose(first, second)
+
+
+def test_gradients_reach_every_parameter(decoder: Any):
+    features_BLD, tokens_NT, lengths_N = _batch()
+    decoder.train()
+    output, attention = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
+    loss = decoder.logits(output).square().sum()
+    loss.backward()
+    missing = [name for name, own in decoder.named_parameters() if own.grad is None or not own.grad.abs().sum() > 0]
+    assert not missing
+
+
+def test_attention_is_a_distribution_over_cells(decoder: Any):
+    features_BLD, tokens_NT, lengths_N = _batch()
+    _, attention_NTL = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
+    if attention_NTL is not None:
+        torch.testing.assert_close(attention_NTL[0].sum(dim=1), torch.ones(4))
+
+
+def test_an_untrained_decoder_still_ends(decoder: Any):
+    decoder.logits = lambda output: torch.zeros(len(output), len(VOCABULARY)).index_fill(1, torch.tensor(EOS), -50.0)
+    captions = beam_search(decoder, _batch()[0], VOCABULARY, beam_width=2, max_words=6)
+    assert [len(own[0].words) for own in captions] == [6, 6, 6]

@@ -1,0 +1,162 @@
+"""Pictures of every kind become upright 8-bit RGB, or a named failure."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioning import images
+from captioning.images import BadImage, ImageFolder, PixelTransform, decode
+
+
+def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, form, **options)
+    return encoded.getvalue()
+
+
+def halves(left: Any, right: Any, mode: str = "RGB", size: tuple[int, int] = (40, 20)) -> Image.Image:
+    image = Image.new(mode, size, right)
+    image.paste(left, (0, 0, size[0] // 2, size[1]))
+    return image
+
+
+def pixel(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
+    value = image.getpixel((x, y))
+    assert isinstance(value, tuple)
+    return value
+
+
+def near(value: tuple[int, ...], expected: tuple[int, ...], most: int = 6) -> bool:
+    return all(abs(a - b) <= most for a, b in zip(value, expected, strict=True))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
+def test_rgb_picture_keeps_its_colours(form: str) -> None:
+    image = decode(encode(halves((200, 30, 40), (20, 60, 220)), form))
+    assert (image.mode, image.size) == ("RGB", (40, 20))
+    assert near(pixel(image, 5, 10), (200, 30, 40), 12)
+    assert near(pixel(image, 35, 10), (20, 60, 220), 12)
+
+
+def test_gray_picture_becomes_three_equal_channels() -> None:
+    image = decode(encode(halves(30, 220, "L")))
+    assert pixel(image, 5, 5) == (30, 30, 30)
+    assert pixel(image, 35, 5) == (220, 220, 220)
+
+
+def test_cmyk_jpeg_is_not_inverted() -> None:
+    image = decode(encode(halves((0, 255, 255, 0), (0, 0, 0, 0), "CMYK"), "JPEG", quality=95))
+    assert near(pixel(image, 5, 10), (255, 0, 0), 40)
+    assert near(pixel(image, 35, 10), (255, 255, 255), 40)
+
+
+def test_palette_picture_shows_its_palette_colours() -> None:
+    image = decode(encode(halves((255, 0, 0), (0, 0, 255)).convert("P", palette=Image.Palette.ADAPTIVE)))
+    assert near(pixel(image, 5, 10), (255, 0, 0))
+    assert near(pixel(image, 35, 10), (0, 0, 255))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_on_white(mode: str) -> None:
+    transparent = halves((0, 0, 0, 0), (10, 10, 10, 255), "RGBA")
+    encoded = (
+        encode(transparent.quantize(4), transparency=None)
+        if mode == "P"
+        else encode(transparent.convert(mode))
+    )
+    image = decode(encoded)
+    assert near(pixel(image, 5, 10), (255, 255, 255))
+    assert near(pixel(image, 35, 10), (10, 10, 10))
+
+
+def test_half_transparent_black_is_middle_gray() -> None:
+    assert near(pixel(decode(encode(Image.new("RGBA", (8, 8), (0, 0, 0, 128)))), 4, 4), (127, 127, 127))
+
+
+def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
+    values = np.linspace(0, 65535, 256, dtype=np.uint16)[None].repeat(16, axis=0)
+    image = decode(encode(Image.fromarray(values)))
+    gray = np.asarray(image)[0, :, 0]
+    assert image.mode == "RGB"
+    assert np.abs(gray.astype(int) - np.arange(256)).max() <= 1
+
+
+def test_animation_shows_its_first_frame() -> None:
+    first, second = Image.new("RGB", (16, 16), (255, 0, 0)), Image.new("RGB", (16, 16), (0, 0, 255))
+    animation = encode(first, "GIF", save_all=True, append_images=[second], duration=100)
+    assert near(pixel(decode(animation), 8, 8), (255, 0, 0))
+
+
+@pytest.mark.parametrize(("orientation", "corner"), [(3, (39, 19)), (6, (19, 0)), (8, (0, 39))])
+def test_camera_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> None:
+    """The corner marked in red is at the top left of the pixels as stored."""
+    stored = Image.new("RGB", (40, 20), "white")
+    stored.paste((255, 0, 0), (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = decode(encode(stored, "JPEG", exif=exif, quality=95))
+    assert image.size == ((40, 20) if orientation == 3 else (20, 40))
+    assert near(pixel(image, *corner), (255, 0, 0), 30)
+
+
+def test_damaged_exif_does_not_cost_the_picture() -> None:
+    encoded = encode(
+        Image.new("RGB", (16, 16), (255, 0, 0)), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\xff"
+    )
+    assert near(pixel(decode(encoded), 8, 8), (255, 0, 0))
+
+
+def test_truncated_picture_is_a_named_failure() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for form in ("JPEG", "PNG"):
+        encoded = encode(Image.fromarray(noise), form)
+        with pytest.raises(BadImage, match="not a readable picture"):
+            decode(encoded[: len(encoded) // 2])
+
+
+def test_web_page_named_jpg_is_a_named_failure() -> None:
+    with pytest.raises(BadImage, match="not a picture: it begins with b'<!DOCTYPE html><'"):
+        decode(b"<!DOCTYPE html><html><body>404</body></html>")
+
+
+def test_empty_file_is_a_named_failure() -> None:
+    with pytest.raises(BadImage, match="the file is empty"):
+        decode(b"")
+
+
+def test_picture_with_too_many_pixels_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    with pytest.raises(BadImage, match="20 x 10 pixels are more than 100"):
+        decode(encode(Image.new("RGB", (20, 10))))
+
+
+def test_transform_gives_channels_rows_columns_of_uint8() -> None:
+    pixels = PixelTransform(height=8, width=12)(halves((200, 30, 40), (20, 60, 220)))
+    assert (pixels.shape, pixels.dtype) == ((3, 8, 12), np.uint8)
+    assert pixels[:, 4, 1].tolist() == [200, 30, 40]
+    assert pixels[:, 4, 10].tolist() == [20, 60, 220]
+
+
+def test_folder_reads_archives_and_files_also_after_a_pickle(tmp_path: Path) -> None:
+    (tmp_path / "single.jpg").write_bytes(b"one")
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("member.jpg", b"two")
+    folder = ImageFolder(tmp_path)
+    assert folder.read("some.zip", "member.jpg") == b"two"
+    copy = pickle.loads(pickle.dumps(folder))
+    assert (copy.read("some.zip", "member.jpg"), copy.read("", "single.jpg")) == (b"two", b"one")
+
+
+def test_missing_member_is_an_error(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w"):
+        pass
+    with pytest.raises(KeyError):
+        ImageFolder(tmp_path).read("some.zip", "absent.jpg")

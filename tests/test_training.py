@@ -1,0 +1,172 @@
+"""Training on a few generated scenes: exact resume after kill -9, selection on decoded captions, refusals."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from captioning import params
+from captioning.checkpoints import Checkpoints
+from captioning.evaluation import Scorer, decode_split, pixel_reader
+from captioning.examples import Examples
+from captioning.training import Training, TrainSettings
+
+ROOT = Path(__file__).parents[1]
+
+
+def _settings(**changes: Any) -> TrainSettings:
+    values = params.read(ROOT / "params.yaml")["train"]
+    values["encoder"] |= {"trainable": False, "layer": "layer1"}
+    values["decoder"] |= {"feature_width": 16, "embedding_width": 16, "attention_width": 16, "hidden_width": 32}
+    return TrainSettings.model_validate(values | {"epochs": 3, "batch_size": 4, "learning_rate": 5e-3} | changes)
+
+
+def _training(examples: Path, work: Path, **changes: Any) -> Training:
+    return Training(examples, _settings(**changes), weights=ROOT / "weights", work=work)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_examples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, pd.DataFrame]:
+    """A training that nobody disturbed."""
+    training = _training(tiny_examples, tmp_path_factory.mktemp("work"))
+    return training, training.run()
+
+
+def test_the_loss_falls_and_every_epoch_is_one_row(whole: tuple[Training, pd.DataFrame]):
+    _, history = whole
+    assert list(history["epoch"]) == [1, 2, 3]
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0] * 0.9
+    assert {"val_loss", "val_bleu_1", "val_bleu_4"} <= set(history.columns)
+
+
+def test_the_best_epoch_by_decoded_bleu_4_is_kept(whole: tuple[Training, pd.DataFrame], tiny_examples: Path):
+    training, history = whole
+    val = Examples(tiny_examples, "val")
+    hypotheses = decode_split(
+        training.captioner, val, pixel_reader(val, torch.device("cpu")), beam_width=1, max_words=24
+    )
+    scores, _ = Scorer(val.references(), ["bleu"]).score({key: own.text for key, own in hypotheses.items()})
+    assert scores["bleu_4"] == pytest.approx(history["val_bleu_4"].max(), abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    whole: tuple[Training, pd.DataFrame], tiny_examples: Path, tmp_path: Path
+):
+    training, history = whole
+    again = _training(tiny_examples, tmp_path / "again")
+    pd.testing.assert_frame_equal(again.run(), history)
+    for name, tensor in training.captioner.state_dict().items():
+        assert torch.equal(tensor, again.captioner.state_dict()[name]), name
+    other = _training(tiny_examples, tmp_path / "other", seed=1, epochs=1)
+    assert other.fingerprint != training.fingerprint
+    assert other.run()["train_loss"][0] != history["train_loss"][0]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+import captioning.training as training
+training.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+import torch
+torch.set_num_threads(int(sys.argv[3]))
+from test_training import _training
+save = training.Checkpoints.save
+def save_and_tell(self, state):
+    save(self, state)
+    print(state["position"]["epoch"], state["position"]["step"], flush=True)
+training.Checkpoints.save = save_and_tell
+_training(Path(sys.argv[1]), Path(sys.argv[2])).run()
+"""
+
+
+def test_killed_at_any_moment_and_resumed_equals_uninterrupted(
+    whole: tuple[Training, pd.DataFrame], tiny_examples: Path, tmp_path: Path
+):
+    training, history = whole
+    arguments = [sys.executable, "-c", SCRIPT, str(tiny_examples), str(tmp_path), str(torch.get_num_threads())]
+    for epoch in ("0", "1"):
+        with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:  # in the middle of the epoch, while the next checkpoint may be half written
+                if line.split() > [epoch, "3"]:
+                    break
+            process.kill()
+        assert process.returncode == -signal.SIGKILL, "the training was over before it was killed"
+    resumed = _training(tiny_examples, tmp_path)
+    assert list((tmp_path / "train" / resumed.fingerprint).glob("*.pt")), "nothing was saved before the kill"
+    pd.testing.assert_frame_equal(resumed.run(), history)
+    for name, tensor in training.captioner.state_dict().items():
+        assert torch.equal(tensor, resumed.captioner.state_dict()[name]), name
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"step": 1})
+    checkpoints.save({"step": 2})
+    assert checkpoints.load() == {"step": 2}
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2])
+    assert checkpoints.load() == {"step": 1}
+    assert "checkpoint last.pt cannot be read" in capfd.readouterr().err
+
+
+def test_a_resume_restores_the_random_state(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    torch.manual_seed(5)
+    checkpoints.save({})
+    expected = torch.rand(3)
+    torch.manual_seed(6)
+    checkpoints.load()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_training_ends_when_bleu_4_stops_rising(tiny_examples: Path, tmp_path: Path):
+    training = _training(tiny_examples, tmp_path, epochs=30, patience=1, learning_rate=1e-9)
+    history = training.run()
+    assert len(history) == 2, "with nothing learned the first epoch stays the best"
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(tiny_examples: Path, tmp_path: Path):
+    training = _training(tiny_examples, tmp_path)
+    with torch.no_grad():
+        training.captioner.decoder.word_output.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1, images \['.*lower train\.learning_rate"):
+        training.run()
+
+
+def test_a_frozen_encoders_features_are_computed_once(tiny_examples: Path, tmp_path: Path):
+    _training(tiny_examples, tmp_path, epochs=1).run()
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
+    assert sorted(path.name.split("-")[0] for path in files) == ["train", "val"]
+    other_decoder = {**_settings().decoder.model_dump(), "hidden_width": 24}
+    _training(tiny_examples, tmp_path, epochs=1, decoder=other_decoder).run()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()} == files
+
+
+def test_a_trainable_encoder_moves(tiny_examples: Path, tmp_path: Path):
+    encoder = {**_settings().encoder.model_dump(), "trainable": True}
+    training = _training(tiny_examples, tmp_path, encoder=encoder, epochs=1)
+    before = {name: value.clone() for name, value in training.captioner.encoder.named_parameters()}
+    training.run()
+    moved = [not torch.equal(before[name], value) for name, value in training.captioner.encoder.named_parameters()]
+    assert all(moved)
+
+
+def test_each_epoch_is_reported_also_those_before_a_resume(tiny_examples: Path, tmp_path: Path):
+    points: list[tuple[str, int]] = []
+    stopped = _training(tiny_examples, tmp_path)
+
+    def stop_in_the_second_epoch(name: str, value: float, epoch: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run(stop_in_the_second_epoch)
+    _training(tiny_examples, tmp_path).run(lambda name, value, epoch: points.append((name, epoch)))
+    assert [epoch for name, epoch in points if name == "val_bleu_4"] == [1, 2, 3]
