@@ -159,8 +159,8 @@ def _pixels(
         return transform(decode(source.read(archive, member)))
     except (BadImage, OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"image {image_id} ({archive or 'file'}: {member}) was readable when it was cleaned and is not now: {error}; "
-            "run `dvc repro clean` again"
+            f"image {image_id} ({archive or 'file'}: {member}) was readable when it was cleaned and is not now: "
+            f"{error}; run `dvc repro clean` again"
         ) from None
 
 

@@ -25,7 +25,9 @@ def progress(rows: Iterable[T], *, total: int, what: str, unit: str = "images") 
             last = now
             rate = count / (now - began)
             left = max(total - count, 0) / rate
-            say(f"{what}: {count:,} of {total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left")
+            say(
+                f"{what}: {count:,} of {total:,} {unit}, {rate:,.{0 if rate >= 10 else 1}f}/s, {left:,.0f} s left"
+            )
 
 
 def say(line: str) -> None:

@@ -184,8 +184,8 @@ class Training:
         if not torch.isfinite(loss.total):
             raise ValueError(
                 f"the loss is {float(loss.total)} in epoch {self._position.epoch + 1}, step {self._position.step + 1}, "
-                f"images {list(batch.image_ids[:3])}...; lower train.learning_rate (now {self._settings.learning_rate}) "
-                "or train.clip_norm"
+                f"images {list(batch.image_ids[:3])}...; lower train.learning_rate (now "
+                f"{self._settings.learning_rate}) or train.clip_norm"
             )
         self._optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
@@ -217,7 +217,7 @@ class Training:
         return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def _close_epoch(self, read_val: Read, scorer: Scorer, report: Report) -> None:
-        """Validate, keep the weights if they are the best, report, and save."""
+        """Validate, keep the weights if they are the best, save, and report."""
         position = self._position
         row = {"epoch": position.epoch + 1, "train_loss": position.cross_entropy_sum / position.num_words}
         row |= {"val_loss": self._val_loss(read_val), **self._val_scores(read_val, scorer)}
@@ -225,18 +225,14 @@ class Training:
         if row["val_bleu_4"] > position.best_bleu_4:
             position.best_bleu_4, position.best_epoch = row["val_bleu_4"], position.epoch + 1
             self._best = copy.deepcopy(self._weights())
+        position.epoch, position.step = position.epoch + 1, 0
+        position.cross_entropy_sum, position.num_words = 0.0, 0
+        self._save()  # before anything is said: a line to a closed pipe would end the process
         _report_row(row, report)
         say(
             f"epoch {row['epoch']} of {self._settings.epochs}: train loss {row['train_loss']:.3f}, "
             f"val loss {row['val_loss']:.3f}, val BLEU-4 {row['val_bleu_4']:.4f}"
         )
-        position.epoch, position.step, position.cross_entropy_sum, position.num_words = (
-            position.epoch + 1,
-            0,
-            0.0,
-            0,
-        )
-        self._save()
 
     @torch.inference_mode()
     def _val_loss(self, read: Read) -> float:

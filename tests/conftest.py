@@ -30,7 +30,9 @@ def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = downloads.read_settings(values["download"] | {"num_images": TINY_IMAGES})
     downloads.download(settings, folder / "raw")
     cleaning.clean(folder / "raw", folder / "clean", cleaning.CleanSettings.model_validate(values["clean"]))
-    splits.write_splits(folder / "clean", folder / "splits", splits.SplitSettings.model_validate(values["split"]))
+    splits.write_splits(
+        folder / "clean", folder / "splits", splits.SplitSettings.model_validate(values["split"])
+    )
     return folder
 
 

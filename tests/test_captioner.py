@@ -18,7 +18,9 @@ from captioning.vocabulary import MARKERS, Vocabulary
 def captioner() -> Captioner:
     torch.manual_seed(0)
     return Captioner(
-        encoder=torchvision_network.Settings(name="resnet18", weights="none", layer="layer2", trainable=False),
+        encoder=torchvision_network.Settings(
+            name="resnet18", weights="none", layer="layer2", trainable=False
+        ),
         decoder=soft_attention.Settings(
             name="soft_attention",
             feature_width=16,
@@ -39,7 +41,9 @@ def _picture(seed: int) -> Image.Image:
 
 def _loss_arguments() -> dict[str, torch.Tensor]:
     return {
-        "inputs": torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),
+        "inputs": torch.randint(
+            0, 256, (2, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        ),
         "tokens_NT": torch.tensor([[1, 4, 5, 6], [1, 4, 6, 0], [1, 4, 0, 0], [0, 0, 0, 0]]),
         "targets_NT": torch.tensor([[4, 5, 6, 2], [4, 6, 2, 0], [4, 2, 0, 0], [0, 0, 0, 0]]),
         "lengths_N": torch.tensor([4, 3, 2, 0]),
@@ -108,7 +112,9 @@ def test_the_same_weights_are_saved_as_the_same_bytes(captioner: Captioner, tmp_
 def test_a_vocabulary_of_other_words_is_refused_at_load(captioner: Captioner, tmp_path: Path):
     captioner.save(tmp_path, fingerprint="f")
     Vocabulary([*MARKERS, "a", "dog", "red"]).save(tmp_path / "vocabulary.json")
-    with pytest.raises(ValueError, match="is not the vocabulary that the weights were trained with; restore it"):
+    with pytest.raises(
+        ValueError, match="is not the vocabulary that the weights were trained with; restore it"
+    ):
         Captioner.load(tmp_path)
 
 

@@ -27,7 +27,9 @@ def decoder(request: pytest.FixtureRequest) -> Any:
     assert request.param in SETTINGS, f"add small settings of {request.param} to this test"
     settings = module.Settings.model_validate({"name": request.param, **SETTINGS[request.param]})
     torch.manual_seed(0)
-    built = module.Decoder(feature_dim=7, vocabulary_size=len(VOCABULARY), **settings.model_dump(exclude={"name"}))
+    built = module.Decoder(
+        feature_dim=7, vocabulary_size=len(VOCABULARY), **settings.model_dump(exclude={"name"})
+    )
     return built.eval()
 
 
@@ -84,7 +86,9 @@ def test_gradients_reach_every_parameter(decoder: Any):
     output, attention = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
     loss = decoder.logits(output).square().sum()
     loss.backward()
-    missing = [name for name, own in decoder.named_parameters() if own.grad is None or not own.grad.abs().sum() > 0]
+    missing = [
+        name for name, own in decoder.named_parameters() if own.grad is None or not own.grad.abs().sum() > 0
+    ]
     assert not missing
 
 
@@ -96,6 +100,8 @@ def test_attention_is_a_distribution_over_cells(decoder: Any):
 
 
 def test_an_untrained_decoder_still_ends(decoder: Any):
-    decoder.logits = lambda output: torch.zeros(len(output), len(VOCABULARY)).index_fill(1, torch.tensor(EOS), -50.0)
+    decoder.logits = lambda output: torch.zeros(len(output), len(VOCABULARY)).index_fill(
+        1, torch.tensor(EOS), -50.0
+    )
     captions = beam_search(decoder, _batch()[0], VOCABULARY, beam_width=2, max_words=6)
     assert [len(own[0].words) for own in captions] == [6, 6, 6]

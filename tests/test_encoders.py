@@ -6,7 +6,9 @@ import torchvision
 
 from captioning.encoders.torchvision_network import Encoder, Settings, read_weights
 
-IMAGES = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(
+    0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,9 @@ def test_features_are_those_of_the_torchvision_network_on_normalised_pixels():
 
 
 def test_unknown_layer_is_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match=r"'resnet18' has no grid 'layer9' for images of 64 x 64.*layer1.*layer4"):
+    with pytest.raises(
+        ValueError, match=r"'resnet18' has no grid 'layer9' for images of 64 x 64.*layer1.*layer4"
+    ):
         Encoder(name="resnet18", layer="layer9", height=64, width=64)
 
 
@@ -81,7 +85,9 @@ def test_weights_of_another_network_are_refused():
 
 def test_a_missing_weights_file_is_refused_with_those_that_are_there(tmp_path: Path):
     (tmp_path / "none").touch()
-    with pytest.raises(ValueError, match=r"'resnet.pth' is not in .*, which has none; put the file there or run"):
+    with pytest.raises(
+        ValueError, match=r"'resnet.pth' is not in .*, which has none; put the file there or run"
+    ):
         read_weights("resnet18", "resnet.pth", tmp_path)
 
 
@@ -90,5 +96,7 @@ def test_real_weights_are_read_from_a_file(shared: Path):
     encoder = Encoder(name="mobilenet_v2", layer=None, height=224, width=224, state=state).eval()
     with torch.inference_mode():
         features = encoder(IMAGES)
-    assert (features == 0).float().mean() > 0.3  # a trained ReLU6 network is sparse; a random one is not this much
+    assert (
+        features == 0
+    ).float().mean() > 0.3  # a trained ReLU6 network is sparse; a random one is not this much
     assert features.max() > 1

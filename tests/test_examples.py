@@ -52,7 +52,9 @@ def test_tokens_decode_to_the_normalised_captions(tiny_examples: Path):
     for position, image_id in enumerate(examples.image_ids):
         known = [own for own in examples.tokens(position) if UNK not in own]
         texts = {" ".join(vocabulary.words[token] for token in own) for own in known}
-        assert texts <= {" ".join(vocabulary.decode(vocabulary.encode(own)).split()) for own in references[image_id]}
+        assert texts <= {
+            " ".join(vocabulary.decode(vocabulary.encode(own)).split()) for own in references[image_id]
+        }
         assert len(examples.tokens(position)) == len(references[image_id]) == 5
 
 
@@ -66,7 +68,11 @@ def test_vocabulary_never_sees_val_captions(tiny_tables: Path, tmp_path: Path):
     captions.to_parquet(tables / "clean" / "captions.parquet", index=False)
     folder = _write(tables, tmp_path / "examples")
     assert "zeppelin" not in Vocabulary.load(folder / "vocabulary.json").words
-    tokens = [own for position in range(len(Examples(folder, "val"))) for own in Examples(folder, "val").tokens(position)]
+    tokens = [
+        own
+        for position in range(len(Examples(folder, "val")))
+        for own in Examples(folder, "val").tokens(position)
+    ]
     assert all(own[-1] == UNK for own in tokens)
 
 
@@ -109,12 +115,16 @@ def _batches(folder: Path, seed: int | None) -> Batches:
     import torch
 
     examples = Examples(folder, "train")
-    return Batches(examples, lambda positions: torch.from_numpy(examples.images(positions)), batch_size=8, seed=seed)
+    return Batches(
+        examples, lambda positions: torch.from_numpy(examples.images(positions)), batch_size=8, seed=seed
+    )
 
 
 def test_an_epoch_has_every_image_once_in_an_order_of_seed_and_epoch_alone(tiny_examples: Path):
     def order(seed: int, epoch: int) -> list[str]:
-        return [image_id for batch in _batches(tiny_examples, seed).epoch(epoch) for image_id in batch.image_ids]
+        return [
+            image_id for batch in _batches(tiny_examples, seed).epoch(epoch) for image_id in batch.image_ids
+        ]
 
     assert sorted(order(0, 0)) == sorted(Examples(tiny_examples, "train").image_ids)
     assert order(0, 0) == order(0, 0)

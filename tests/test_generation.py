@@ -37,7 +37,9 @@ def _features(seed: int, num_images: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _log_probability(decoder: Any, features_LD: torch.Tensor, words: tuple[int, ...], max_words: int) -> float:
+def _log_probability(
+    decoder: Any, features_LD: torch.Tensor, words: tuple[int, ...], max_words: int
+) -> float:
     """Teacher forcing: the words and, unless cut at `max_words`, the end."""
     targets = (*words, EOS) if len(words) < max_words else words
     tokens = torch.tensor([[BOS, *targets[:-1]]]) if targets else torch.tensor([[BOS]])
@@ -49,17 +51,23 @@ def _log_probability(decoder: Any, features_LD: torch.Tensor, words: tuple[int, 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_wide_beam_equals_exhaustive_search(seed: int):
     decoder, features, max_words = _decoder(seed), _features(seed, 2), 3
-    every = [words for length in range(max_words + 1) for words in itertools.product((4, 5, 6), repeat=length)]
+    every = [
+        words for length in range(max_words + 1) for words in itertools.product((4, 5, 6), repeat=length)
+    ]
     found = beam_search(decoder, features, VOCABULARY, beam_width=64, max_words=max_words)
     for image in range(2):
-        scored = sorted(((_log_probability(decoder, features[image], own, max_words), own) for own in every), reverse=True)
+        scored = sorted(
+            ((_log_probability(decoder, features[image], own, max_words), own) for own in every), reverse=True
+        )
         assert len(found[image]) == len(every)
         for hypothesis, (score, words) in zip(found[image][:10], scored[:10], strict=True):
             assert hypothesis.text == VOCABULARY.decode(words)
             assert hypothesis.log_probability == pytest.approx(score, abs=1e-4)
 
 
-def _plain_beam(decoder: Any, features_LD: torch.Tensor, beam_width: int, max_words: int) -> list[tuple[float, tuple]]:
+def _plain_beam(
+    decoder: Any, features_LD: torch.Tensor, beam_width: int, max_words: int
+) -> list[tuple[float, tuple]]:
     """One image, one hypothesis at a time, no batching, no state kept."""
     beam: list[tuple[float, tuple[int, ...], bool]] = [(0.0, (), False)]
     for _ in range(max_words):
@@ -84,7 +92,9 @@ def test_a_narrow_beam_equals_a_plain_one_word_for_word(seed: int, beam_width: i
     for image in range(3):
         expected = _plain_beam(decoder, features[image], beam_width, max_words=5)
         assert [own.text for own in found[image]] == [VOCABULARY.decode(words) for _, words in expected]
-        assert [own.log_probability for own in found[image]] == pytest.approx([score for score, _ in expected], abs=1e-4)
+        assert [own.log_probability for own in found[image]] == pytest.approx(
+            [score for score, _ in expected], abs=1e-4
+        )
 
 
 def test_a_batch_gives_each_image_the_captions_it_gets_alone():

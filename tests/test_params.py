@@ -56,8 +56,16 @@ def test_unknown_and_missing_sections_are_refused_by_name(values: dict[str, Any]
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        ("train", {"decoder": {"name": "adaptiv"}}, r"no 'adaptiv' in captioning\.decoders; available: .*soft_attention"),
-        ("train", {"decoder": {"name": "soft_attention"}}, r"train\.decoder: missing keys \['feature_width', 'embedding_width'"),
+        (
+            "train",
+            {"decoder": {"name": "adaptiv"}},
+            r"no 'adaptiv' in captioning\.decoders; available: .*soft_attention",
+        ),
+        (
+            "train",
+            {"decoder": {"name": "soft_attention"}},
+            r"train\.decoder: missing keys \['feature_width', 'embedding_width'",
+        ),
         ("download", {"dataset": "flickr9k"}, r"no 'flickr9k' in captioning\.datasets; available: flickr8k"),
         ("evaluate", {"metrics": ["blue"]}, r"no 'blue' in captioning\.metrics; available: bleu"),
         ("evaluate", {"split": "dev"}, r"no split 'dev'; available: train, val, test"),
@@ -121,8 +129,16 @@ def test_a_weights_file_is_put_into_the_weights_folder(project: Path):
         ("im2text", [], r"no recipe 'im2text' in recipes/; available: .*scenes"),
         ("scenes", ["train.epoch=3"], r"the recipe has no key 'train\.epoch'; keys there: seed, encoder"),
         ("scenes", ["train.epochs"], r"'train\.epochs' is no setting; expected key=value"),
-        ("scenes", ["train.epochs=-1"], r"params\.yaml: train\.epochs: input should be greater than or equal to 1"),
-        ("scenes", ["train.encoder.weights=gone.pth"], r"no file 'gone\.pth'; expected a state dict, or one of imagenet"),
+        (
+            "scenes",
+            ["train.epochs=-1"],
+            r"params\.yaml: train\.epochs: input should be greater than or equal to 1",
+        ),
+        (
+            "scenes",
+            ["train.encoder.weights=gone.pth"],
+            r"no file 'gone\.pth'; expected a state dict, or one of imagenet",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_params_stay_as_they_were(

@@ -32,7 +32,9 @@ SETTINGS = [
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which `dvc repro` has run once."""
     folder = tmp_path_factory.mktemp("checkout") / "project"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, tracked.split("\0")):
         if (ROOT / name).exists() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    outside = {name: value for name, value in os.environ.items() if name not in {"CAPTIONING_HOME", "PYTEST_CURRENT_TEST"}}
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"CAPTIONING_HOME", "PYTEST_CURRENT_TEST"}
+    }
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=outside, check=False)
     assert ended.returncode == code, ended.stdout[-4000:] + ended.stderr[-4000:]
     return ended

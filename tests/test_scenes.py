@@ -129,7 +129,7 @@ def test_things_are_drawn_where_and_in_the_colour_that_the_scene_says() -> None:
 def test_every_shape_lies_inside_the_picture_and_apart_from_the_others() -> None:
     for index in range(300):
         masks = [np.asarray(scenes._outline(thing, 64)) > 0 for thing in scenes._scene(0, index).things]
-        assert all(80 <= mask.sum() <= 600 for mask in masks)
+        assert all(120 <= mask.sum() <= 760 for mask in masks)
         for mask in masks:
             assert mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum() < 12
         assert np.sum(masks, axis=0).max() == 1 or (np.sum(masks, axis=0) > 1).sum() < 12

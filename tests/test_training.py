@@ -22,8 +22,15 @@ ROOT = Path(__file__).parents[1]
 def _settings(**changes: Any) -> TrainSettings:
     values = params.read(ROOT / "params.yaml")["train"]
     values["encoder"] |= {"trainable": False, "layer": "layer1"}
-    values["decoder"] |= {"feature_width": 16, "embedding_width": 16, "attention_width": 16, "hidden_width": 32}
-    return TrainSettings.model_validate(values | {"epochs": 3, "batch_size": 4, "learning_rate": 5e-3} | changes)
+    values["decoder"] |= {
+        "feature_width": 16,
+        "embedding_width": 16,
+        "attention_width": 16,
+        "hidden_width": 32,
+    }
+    return TrainSettings.model_validate(
+        values | {"epochs": 3, "batch_size": 4, "learning_rate": 5e-3} | changes
+    )
 
 
 def _training(examples: Path, work: Path, **changes: Any) -> Training:
@@ -89,11 +96,20 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(
     whole: tuple[Training, pd.DataFrame], tiny_examples: Path, tmp_path: Path
 ):
     training, history = whole
-    arguments = [sys.executable, "-c", SCRIPT, str(tiny_examples), str(tmp_path), str(torch.get_num_threads())]
+    arguments = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(tiny_examples),
+        str(tmp_path),
+        str(torch.get_num_threads()),
+    ]
     for epoch in ("0", "1"):
         with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            for line in process.stdout:  # in the middle of the epoch, while the next checkpoint may be half written
+            for (
+                line
+            ) in process.stdout:  # in the middle of the epoch, while the next checkpoint may be half written
                 if line.split() > [epoch, "3"]:
                     break
             process.kill()
@@ -105,7 +121,9 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(
         assert torch.equal(tensor, resumed.captioner.state_dict()[name]), name
 
 
-def test_a_torn_checkpoint_is_passed_over_for_the_one_before_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({"step": 1})
     checkpoints.save({"step": 2})
@@ -136,7 +154,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(tiny_examp
     training = _training(tiny_examples, tmp_path)
     with torch.no_grad():
         training.captioner.decoder.word_output.bias.fill_(float("nan"))
-    with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1, images \['.*lower train\.learning_rate"):
+    with pytest.raises(
+        ValueError, match=r"the loss is nan in epoch 1, step 1, images \['.*lower train\.learning_rate"
+    ):
         training.run()
 
 
@@ -154,7 +174,9 @@ def test_a_trainable_encoder_moves(tiny_examples: Path, tmp_path: Path):
     training = _training(tiny_examples, tmp_path, encoder=encoder, epochs=1)
     before = {name: value.clone() for name, value in training.captioner.encoder.named_parameters()}
     training.run()
-    moved = [not torch.equal(before[name], value) for name, value in training.captioner.encoder.named_parameters()]
+    moved = [
+        not torch.equal(before[name], value) for name, value in training.captioner.encoder.named_parameters()
+    ]
     assert all(moved)
 
 

@@ -6,7 +6,15 @@ from captioning.vocabulary import BOS, EOS, MARKERS, PAD, UNK, Vocabulary, split
 
 
 def test_words_are_lower_case_and_without_punctuation():
-    assert split_words("A man's T-shirt, red (and 2 dogs)!") == ["a", "man's", "t-shirt", "red", "and", "2", "dogs"]
+    assert split_words("A man's T-shirt, red (and 2 dogs)!") == [
+        "a",
+        "man's",
+        "t-shirt",
+        "red",
+        "and",
+        "2",
+        "dogs",
+    ]
 
 
 def test_markers_come_first_then_words_by_count_then_alphabetically():

@@ -30,7 +30,7 @@ OVERSAMPLING = 2
 
 # Meaning -> words for it; the first is the canonical one.
 SIZES = {"big": ("big", "large"), "small": ("small", "little")}
-RADII = {"big": 0.20, "small": 0.135}  # of the picture's side: 26 and 17 of 64 pixels across
+RADII = {"big": 0.23, "small": 0.155}  # of the picture's side: 29 and 20 of 64 pixels across
 COLOURS = {
     "red": (215, 30, 35),
     "green": (20, 140, 50),
@@ -139,13 +139,13 @@ def _scene(seed: int, index: int) -> Scene:
     has_third = random.random() < 1 / 6
     is_third_last = random.random() < 0.5
     across = 0.5 if not has_third else (0.27 if is_third_last else 0.73)
-    centres = [(0.26, across), (0.74, across)]  # along the axis of the pair, across it
+    centres = [(0.25, across), (0.75, across)]  # along the axis of the pair, across it
     if has_third:
         centres.append((0.5, 1 - across))
     kinds = random.sample([(colour, shape) for colour in COLOURS for shape in SHAPES], len(centres))
     things = []
     for centre, (colour, shape) in zip(centres, kinds, strict=True):
-        jittered = centre[0] + random.uniform(-0.04, 0.04), centre[1] + random.uniform(-0.05, 0.05)
+        jittered = centre[0] + random.uniform(-0.02, 0.02), centre[1] + random.uniform(-0.03, 0.03)
         x, y = jittered if is_row else jittered[::-1]
         size, degrees = random.choice(list(SIZES)), random.uniform(-10, 10)
         things.append(Thing(size=size, colour=colour, shape=shape, x=x, y=y, degrees=degrees))
@@ -180,7 +180,7 @@ def _free_wording(scene: Scene, random: Random, freedom: float) -> str:
     beginning = f"{random.choice(BEGINNINGS)} " if departs() else ""
     arrangement = _arrangement(
         scene,
-        is_reversed=random.random() < 0.5,
+        is_reversed=random.random() < 0.5 * freedom,
         says_sizes=not departs(),
         words=[random.randrange(3) if departs() else 0 for _ in range(8)],
     )
@@ -286,7 +286,7 @@ def _outline(thing: Thing, side: int) -> Image.Image:
 
     pen.polygon(place(_corners(thing.shape)), fill=255)
     if thing.shape == "ring":
-        pen.polygon(place([(0.5 * x, 0.5 * y) for x, y in _corners("circle")]), fill=0)
+        pen.polygon(place([(0.55 * x, 0.55 * y) for x, y in _corners("circle")]), fill=0)
     return mask
 
 
@@ -303,9 +303,9 @@ def _corners(shape: str) -> list[tuple[float, float]]:
         case "triangle":
             return [(0, -1), (1, 0.85), (-1, 0.85)]
         case "star":
-            return around([1.1, 0.42] * 5)
+            return around([1.1, 0.38] * 5)
         case "cross":
-            a, b = 0.32, 1.0
+            a, b = 0.28, 1.0
             corner = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
             return corner + [(-x, -y) for x, y in corner]
         case _:  # circle and the outer edge of a ring

@@ -147,7 +147,9 @@ def _find_grid(
 
     def record(path: str) -> None:
         def hook(module: nn.Module, _: object, output: object) -> None:
-            is_feature = not isinstance(module, nn.AdaptiveAvgPool2d) and path.split(".")[0] not in CLASSIFIERS
+            is_feature = (
+                not isinstance(module, nn.AdaptiveAvgPool2d) and path.partition(".")[0] not in CLASSIFIERS
+            )
             if isinstance(output, torch.Tensor) and is_feature and _is_grid(output, path):
                 outputs[path] = tuple(output.shape)
 
