@@ -83,7 +83,7 @@ def test_captions_depend_on_the_image(decoder: Any):
 def test_gradients_reach_every_parameter(decoder: Any):
     features_BLD, tokens_NT, lengths_N = _batch()
     decoder.train()
-    output, attention = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
+    output, _ = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
     loss = decoder.logits(output).square().sum()
     loss.backward()
     missing = [

@@ -2,7 +2,8 @@
 
 These are not photographs, and scores on them say only that the pipeline learns. Two or three shapes lie side
 by side or one above the other on a patterned background. Each picture has five captions that differ in order,
-detail and choice of words but are all true of it: the first is in one canonical form, later ones are freer.
+detail and choice of words but are all true of it: the first is in one canonical form, later ones are freer and say
+more.
 Picture `i` depends on the seed and on `i` alone: it stays the same, in its split, when `num_images` grows.
 """
 
@@ -181,17 +182,17 @@ def _free_wording(scene: Scene, random: Random, freedom: float) -> str:
     arrangement = _arrangement(
         scene,
         is_reversed=random.random() < 0.5 * freedom,
-        says_sizes=not departs(),
+        says_sizes=departs(),
         words=[random.randrange(3) if departs() else 0 for _ in range(8)],
     )
-    background = _background(scene, random.randrange(4) if departs() else 0)
+    background = _background(scene, random.randrange(5) if departs() else 0)
     return f"{beginning}{arrangement} {background}".strip()
 
 
 def _arrangement(
-    scene: Scene, *, is_reversed: bool = False, says_sizes: bool = True, words: list[int] | None = None
+    scene: Scene, *, is_reversed: bool = False, says_sizes: bool = False, words: list[int] | None = None
 ) -> str:
-    """Return "a big red circle left of a small blue square", and the third thing if there is one.
+    """Return "a red circle left of a blue square", and the third thing if there is one.
 
     `words` chooses among the words for each meaning, by default the canonical ones.
     """
@@ -213,8 +214,9 @@ def _arrangement(
 
 
 def _background(scene: Scene, wording: int = 0) -> str:
-    """Return "on a striped pink background" or, by `wording`, another way to say it; the last is empty."""
+    """Return "on a striped background" or, by `wording`, another way to say it or more of it; the last is empty."""
     return (
+        f"on a {scene.pattern} background",
         f"on a {scene.pattern} {scene.tone} background",
         f"on a {scene.tone} background {PATTERNS[scene.pattern]}",
         f"in front of a {scene.pattern} {scene.tone} backdrop",
