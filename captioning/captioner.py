@@ -102,7 +102,7 @@ class Captioner(nn.Module):
         got over the whole caption should add up to 1.
         """
         memory = self.decoder.prepare(self.features(inputs))
-        output_WE, attention_NTL = self.decoder(memory, tokens_NT, lengths_N)
+        output_WE, attention_WL = self.decoder(memory, tokens_NT, lengths_N)
         is_word_NT = targets_NT != PAD
         targets = targets_NT[is_word_NT]
         log_probabilities = torch.log_softmax(self.decoder.logits(output_WE).float(), dim=1)
@@ -110,8 +110,11 @@ class Captioner(nn.Module):
         total = (1 - label_smoothing) * cross_entropy / len(
             targets
         ) - label_smoothing * log_probabilities.mean()
-        if attention_penalty and attention_NTL is not None:
-            attended_NL = (attention_NTL * is_word_NT.unsqueeze(2)).sum(dim=1)
+        if attention_penalty and attention_WL is not None:
+            row_W = is_word_NT.nonzero()[:, 0]
+            attended_NL = attention_WL.new_zeros(len(tokens_NT), attention_WL.shape[1]).index_add(
+                0, row_W, attention_WL
+            )
             total = total + attention_penalty * (1 - attended_NL[is_word_NT.any(dim=1)]).square().mean()
         return Loss(total=total, cross_entropy_sum=cross_entropy.detach(), num_words=len(targets))
 

@@ -127,7 +127,7 @@ def test_each_word_has_the_attention_it_was_chosen_with():
             tokens = torch.tensor([[BOS, *words[:-1]]])
             memory = decoder.prepare(features[image : image + 1])
             _, attention = decoder(memory, tokens, torch.tensor([len(words)]))
-            torch.testing.assert_close(torch.tensor(hypothesis.attention), attention[0], atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(torch.tensor(hypothesis.attention), attention, atol=1e-4, rtol=1e-3)
 
 
 def test_a_beam_wider_than_the_vocabulary_returns_what_there_is():

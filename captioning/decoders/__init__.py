@@ -4,10 +4,9 @@ Each module has `class Settings(params.Settings)` and `class Decoder(nn.Module)`
 
 - `Decoder(feature_dim=D, vocabulary_size=V, <keys of Settings except name>)`, keyword-only;
 - `prepare(features_BLD) -> Memory`: everything that is constant per image, computed once;
-- `forward(memory, tokens_NT, lengths_N) -> (output_WE, attention_NTL | None)`: teacher forcing. `tokens_NT` begin with
-  `<bos>`; position t has read tokens 0..t; `lengths_N` is on the CPU. The output has one row for each of the W
-  positions below their length, row after row, so that no work is spent on padding; attention beyond a length holds
-  anything;
+- `forward(memory, tokens_NT, lengths_N) -> (output_WE, attention_WL | None)`: teacher forcing. `tokens_NT` begin with
+  `<bos>`; position t has read tokens 0..t; `lengths_N` is on the CPU. Both have one row for each of the W positions
+  below their length, row after row, so that no work is spent on padding;
 - `logits(output_E) -> ...V`: scores of the next word;
 - `start(memory, num_rows) -> State` and `step(memory, state, tokens_N) -> (output_NE, state, attention_NL | None)`: one
   word further for every row. Step by step equals teacher forcing.

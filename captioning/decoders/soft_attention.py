@@ -10,6 +10,9 @@ from torch import nn
 
 from captioning.params import Settings as PartSettings
 
+SHRINK_AT = 0.75
+"""Ended images are left out once so large a share is still alive: each cut costs a gradient of full size."""
+
 Memory = dict[str, torch.Tensor]
 State = dict[str, torch.Tensor]
 
@@ -50,17 +53,18 @@ class Decoder(nn.Module):
         self.start_hidden = nn.Linear(feature_width, hidden_width)
         self.start_cell = nn.Linear(feature_width, hidden_width)
         self.key = nn.Linear(feature_width, attention_width)
-        self.query = nn.Linear(hidden_width, attention_width, bias=False)
         self.energy = nn.Linear(attention_width, 1, bias=False)
-        self.gate = nn.Linear(hidden_width, feature_width)
-        self.word_input = nn.Linear(embedding_width, 4 * hidden_width)
-        self.recurrent = nn.Linear(feature_width + hidden_width, 4 * hidden_width, bias=False)
+        # What depends on the hidden state: the attention's query, the gate, the LSTM's recurrent input.
+        self.widths = (attention_width, feature_width, 4 * hidden_width)
+        self.from_hidden = nn.Linear(hidden_width, sum(self.widths))
+        self.from_word = nn.Linear(embedding_width, 4 * hidden_width, bias=False)
+        self.from_context = nn.Linear(feature_width, 4 * hidden_width, bias=False)
         self.hidden_output = nn.Linear(hidden_width, embedding_width)
         self.context_output = nn.Linear(feature_width, embedding_width, bias=False)
         self.word_output = nn.Linear(embedding_width, vocabulary_size)
         nn.init.normal_(self.embedding.weight, std=0.1)
         with torch.no_grad():  # a forget gate that starts open: Jozefowicz et al. (2015), section 2.2
-            self.word_input.bias[hidden_width : 2 * hidden_width].fill_(1.0)
+            self.from_hidden.bias[-3 * hidden_width : -2 * hidden_width].fill_(1.0)
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return what is constant per image: projected features, attention keys, and the first LSTM state."""
@@ -83,51 +87,46 @@ class Decoder(nn.Module):
     ) -> tuple[torch.Tensor, State, torch.Tensor]:
         """Read one word; return the output layer's input N x E, the next state, and the attention N x L."""
         embedded_NE = self.dropout(self.embedding(tokens_N))
-        state, context, attention = self._look_and_update(
-            memory["values"], memory["keys"], state, self.word_input(embedded_NE)
-        )
+        state, context, attention = self._look_and_update(memory, state, self.from_word(embedded_NE))
         return self._deep_output(embedded_NE, state["hidden"], context), state, attention
 
     def forward(
         self, memory: Memory, tokens_NT: torch.Tensor, lengths_N: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Teacher forcing: the output layer's input W x E and the attention N x T x L, zero for ended images.
+        """Teacher forcing: the output layer's input W x E and the attention W x L.
 
         Images come with the longest caption first, so those still alive at step t are the first ones, and little work
         is spent on padding.
         """
         num_rows, num_steps = tokens_NT.shape
-        rows_per_image = num_rows // len(memory["values"])
-        longest_B = lengths_N.view(-1, rows_per_image).amax(dim=1)
-        is_word_NT = (lengths_N.unsqueeze(1) > torch.arange(num_steps)).to(tokens_NT.device)
-        embedded_WE = self.dropout(self.embedding(tokens_NT[is_word_NT]))
-        word_inputs = self._by_step(self.word_input(embedded_WE), is_word_NT)
-        state = self.start(memory, num_rows)
-        hiddens, contexts, attentions = [], [], []
+        num_images = len(memory["keys"])
+        longest_B = lengths_N.view(num_images, -1).amax(dim=1)
+        is_word_NT = lengths_N.unsqueeze(1) > torch.arange(num_steps)
+        embedded_WE = self.dropout(self.embedding(tokens_NT[is_word_NT.to(tokens_NT.device)]))
+        word_inputs = self._by_step(self.from_word(embedded_WE), is_word_NT)
+        state, rows, steps = self.start(memory, num_rows), num_rows, []
         for t in range(num_steps):
             images = int((longest_B > t).sum())
-            rows = images * rows_per_image
-            state, context, attention = self._look_and_update(
-                memory["values"][:images],
-                memory["keys"][:images],
-                {name: tensor[:rows] for name, tensor in state.items()},
-                word_inputs[t][:rows],
-            )
-            missing = (0, 0, 0, num_rows - rows)
-            hiddens.append(nn.functional.pad(state["hidden"], missing))
-            contexts.append(nn.functional.pad(context, missing))
-            attentions.append(nn.functional.pad(attention, missing))
-        hidden_WH = torch.stack(hiddens, dim=1)[is_word_NT]
-        context_WF = torch.stack(contexts, dim=1)[is_word_NT]
-        return self._deep_output(embedded_WE, hidden_WH, context_WF), torch.stack(attentions, dim=1)
+            if images <= SHRINK_AT * len(memory["keys"]):
+                memory = {name: tensor[:images] for name, tensor in memory.items()}
+                rows = images * num_rows // num_images
+                state = {name: tensor[:rows] for name, tensor in state.items()}
+            state, context, attention = self._look_and_update(memory, state, word_inputs[t][:rows])
+            steps.append((state["hidden"], context, attention))
+        rows_T = torch.tensor([len(hidden) for hidden, _, _ in steps])
+        row_W, t_W = is_word_NT.nonzero(as_tuple=True)
+        place_W = ((rows_T.cumsum(0) - rows_T)[t_W] + row_W).to(tokens_NT.device)
+        hidden, context, attention = (
+            torch.cat(own).index_select(0, place_W) for own in zip(*steps, strict=True)
+        )
+        return self._deep_output(embedded_WE, hidden, context), attention
 
     @staticmethod
     def _by_step(rows_WG: torch.Tensor, is_word_NT: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Spread packed rows over time: T tensors N x G. (Indexing a step would cost a full-size gradient each.)"""
-        spread = rows_WG.new_zeros(*is_word_NT.T.shape, rows_WG.shape[1])
-        order = is_word_NT.T.nonzero(as_tuple=True)
-        position_NT = is_word_NT.flatten().cumsum(0).view(is_word_NT.shape) - 1
-        return spread.index_put(order, rows_WG[position_NT.T[order]]).unbind(0)
+        row_W, t_W = (own.to(rows_WG.device) for own in is_word_NT.nonzero(as_tuple=True))
+        spread_TNG = rows_WG.new_zeros(*is_word_NT.T.shape, rows_WG.shape[1])
+        return spread_TNG.index_put((t_W, row_W), rows_WG).unbind(0)
 
     def logits(self, output_E: torch.Tensor) -> torch.Tensor:
         """Return the scores of the next word (7), without the softmax."""
@@ -135,19 +134,22 @@ class Decoder(nn.Module):
         return scores
 
     def _look_and_update(
-        self, values_BLF: torch.Tensor, keys_BLA: torch.Tensor, state: State, word_input_NG: torch.Tensor
+        self, memory: Memory, state: State, word_input_NG: torch.Tensor
     ) -> tuple[State, torch.Tensor, torch.Tensor]:
+        keys_BLA = memory["keys"]
         num_images, num_cells = keys_BLA.shape[:2]
-        hidden, num_rows = state["hidden"], len(word_input_NG)
-        query_BK1A = self.query(hidden).view(num_images, num_rows // num_images, 1, -1)
+        num_rows = len(word_input_NG)
+        query_NA, gate_NF, recurrent_NG = self.from_hidden(state["hidden"]).split(self.widths, dim=1)
+        query_BK1A = query_NA.view(num_images, num_rows // num_images, 1, -1)
         energy_BKL = self.energy(torch.tanh(keys_BLA.unsqueeze(1) + query_BK1A)).squeeze(3)  # (4)
         attention_BKL = torch.softmax(energy_BKL, dim=2)  # (5)
-        context_NF = torch.bmm(attention_BKL, values_BLF).view(num_rows, -1)  # (13)
-        context_NF = torch.sigmoid(self.gate(hidden)) * context_NF  # section 4.2.1, one gate a feature
-        gates = word_input_NG + self.recurrent(torch.cat([context_NF, hidden], dim=1))  # (1)
-        inputs, forget, candidate, output = gates.chunk(4, dim=1)
-        cell = torch.sigmoid(forget) * state["cell"] + torch.sigmoid(inputs) * torch.tanh(candidate)  # (2)
-        hidden = torch.sigmoid(output) * torch.tanh(cell)  # (3)
+        context_NF = torch.bmm(attention_BKL, memory["values"]).view(num_rows, -1)  # (13)
+        context_NF = torch.sigmoid(gate_NF) * context_NF  # section 4.2.1, one gate a feature
+        gates = word_input_NG + recurrent_NG + self.from_context(context_NF)  # (1)
+        width = state["cell"].shape[1]
+        inputs, forget, output = torch.sigmoid(gates[:, : 3 * width]).chunk(3, dim=1)
+        cell = forget * state["cell"] + inputs * torch.tanh(gates[:, 3 * width :])  # (2)
+        hidden = output * torch.tanh(cell)  # (3)
         return {"hidden": hidden, "cell": cell}, context_NF, attention_BKL.view(num_rows, num_cells)
 
     def _deep_output(
