@@ -31,7 +31,7 @@ OVERSAMPLING = 2
 
 # Meaning -> words for it; the first is the canonical one.
 SIZES = {"big": ("big", "large"), "small": ("small", "little")}
-RADII = {"big": 0.23, "small": 0.155}  # of the picture's side: 29 and 20 of 64 pixels across
+RADII = {"big": 0.215, "small": 0.155}  # of the picture's side: 28 and 20 of 64 pixels across
 COLOURS = {
     "red": (215, 30, 35),
     "green": (20, 140, 50),
@@ -46,8 +46,6 @@ SHAPES = {
     "circle": ("circle", "disc"),
     "square": ("square", "box"),
     "triangle": ("triangle",),
-    "star": ("star",),
-    "ring": ("ring", "hoop"),
     "cross": ("cross", "plus"),
 }
 TONES = {
@@ -287,28 +285,21 @@ def _outline(thing: Thing, side: int) -> Image.Image:
         ]
 
     pen.polygon(place(_corners(thing.shape)), fill=255)
-    if thing.shape == "ring":
-        pen.polygon(place([(0.55 * x, 0.55 * y) for x, y in _corners("circle")]), fill=0)
     return mask
 
 
 def _corners(shape: str) -> list[tuple[float, float]]:
     """Return the polygon of a shape within the unit circle, y downwards."""
 
-    def around(radii: list[float]) -> list[tuple[float, float]]:
-        angles = [2 * math.pi * step / len(radii) for step in range(len(radii))]
-        return [(r * math.sin(angle), -r * math.cos(angle)) for r, angle in zip(radii, angles, strict=True)]
-
     match shape:
         case "square":
             return [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)]
         case "triangle":
             return [(0, -1), (1, 0.85), (-1, 0.85)]
-        case "star":
-            return around([1.1, 0.38] * 5)
         case "cross":
             a, b = 0.28, 1.0
             corner = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
             return corner + [(-x, -y) for x, y in corner]
-        case _:  # circle and the outer edge of a ring
-            return around([1.0] * 48)
+        case _:
+            angles = [2 * math.pi * step / 48 for step in range(48)]
+            return [(math.sin(angle), -math.cos(angle)) for angle in angles]
