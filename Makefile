@@ -21,10 +21,10 @@ demo: setup ## the whole pipeline on generated pictures, then three captions (mi
 	@dvc repro && captioning report
 
 test: setup ## every test
-	@ruff check . && ruff format --check . && mypy && lint-imports && pytest
+	@ruff check . && ruff format --check . && mypy && lint-imports && OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 check: setup ## style, types, import contracts and the fast tests, while you work
-	@ruff check . && mypy && lint-imports && pytest -m "not slow"
+	@ruff check . && mypy && lint-imports && OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slow"
 
 ui: setup ## Prefect and MLflow on this machine, addresses printed
 	@python -m flows.ui

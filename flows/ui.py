@@ -21,7 +21,8 @@ MLFLOW_PORT = 5000
 
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM, or until one of the servers ends."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a background job inherits it ignored
+        signal.signal(number, _interrupt)
     try:
         serve()
     except KeyboardInterrupt:
