@@ -174,7 +174,7 @@ def report_last_run(options: argparse.Namespace) -> int:
     print(
         f"Scores of {metrics['num_images']:,} {split} pictures ({metrics['tokenizer']} tokenizer)\n\n  {scores}\n"
     )
-    print(f"Version {receipt['version']} of {receipt['model_name']}: {receipt['reason']}\n")
+    print(f"Registered as {receipt['model_name']}. {receipt['reason']}\n")
     print("Where to look next\n")
     print(
         "  reports/figures/                             learning curves, best and worst captions, attention"
