@@ -2,6 +2,7 @@
 training and serving share."""
 
 import io
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -56,11 +57,9 @@ def decode(encoded: bytes) -> Image.Image:
     if not encoded:
         raise BadImage("the file is empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(encoded))
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-        image.load()
-        image = ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data beside a sound picture
+            image = _open_upright(encoded)
     except BadImage:
         raise
     except UnidentifiedImageError:  # its own message holds a memory address
@@ -68,6 +67,14 @@ def decode(encoded: bytes) -> Image.Image:
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more for damaged files
         raise BadImage(f"not a readable picture: {error}".replace("\n", " ")) from None
     return _to_rgb(image)
+
+
+def _open_upright(encoded: bytes) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(encoded))
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -183,9 +183,9 @@ class Training:
         loss = self._loss(batch, self._settings.label_smoothing, self._settings.attention_penalty)
         if not torch.isfinite(loss.total):
             raise ValueError(
-                f"the loss is {float(loss.total)} in epoch {self._position.epoch + 1}, step {self._position.step + 1}, "
-                f"images {list(batch.image_ids[:3])}...; lower train.learning_rate (now "
-                f"{self._settings.learning_rate}) or train.clip_norm"
+                f"the loss is {float(loss.total.detach())} in epoch {self._position.epoch + 1}, "
+                f"step {self._position.step + 1}, images {list(batch.image_ids[:3])}...; "
+                f"lower train.learning_rate (now {self._settings.learning_rate}) or train.clip_norm"
             )
         self._optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
