@@ -151,7 +151,7 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
     else:
         print(row["image"])
         for caption in row["captions"]:
-            print(f"  {caption['probability']:8.4f}  {caption['text']}", flush=True)
+            print(f"  {caption['probability']:.1e}  {caption['text']}", flush=True)
 
 
 def report_last_run(options: argparse.Namespace) -> int:
