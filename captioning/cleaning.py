@@ -10,7 +10,6 @@ import io
 import itertools
 import os
 import re
-import shutil
 import unicodedata
 import zipfile
 import zlib
@@ -28,6 +27,7 @@ from PIL import Image
 from pydantic import Field
 
 from captioning.images import BadImage, ImageFolder, decode
+from captioning.outputs import whole_folder
 from captioning.params import Settings
 from captioning.progress import progress
 
@@ -243,17 +243,14 @@ def _follow_images(captions: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame
 
 
 def _write(images: pd.DataFrame, captions: pd.DataFrame, folder: Path) -> None:
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    images.loc[images["reason"] == "", IMAGE_COLUMNS].to_parquet(aside / "images.parquet", index=False)
+    kept_images = images.loc[images["reason"] == "", IMAGE_COLUMNS]
     kept_captions = captions.loc[captions["reason"] == "", ["image_id", "position", "caption"]]
-    kept_captions.to_parquet(aside / "captions.parquet", index=False)
     quarantine = pd.concat([images.assign(position=np.int32(-1)), captions])[QUARANTINE_COLUMNS]
     quarantine = quarantine[quarantine["reason"] != ""].astype({"position": "int32"})
-    quarantine.to_parquet(aside / "quarantine.parquet", index=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with whole_folder(folder) as aside:
+        kept_images.to_parquet(aside / "images.parquet", index=False)
+        kept_captions.to_parquet(aside / "captions.parquet", index=False)
+        quarantine.to_parquet(aside / "quarantine.parquet", index=False)
 
 
 def _count(judged: pd.DataFrame) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import shutil
 import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from captioning import lookup
 from captioning.datasets import DatasetSettings
 from captioning.fetching import FetchError, fetch, fetch_image
+from captioning.outputs import whole_folder
 from captioning.records import Pair
 
 ARCHIVE = "images.zip"
@@ -86,19 +86,15 @@ def download(settings: DatasetSettings, folder: Path) -> Counts:
         ValueError: there are no images, ids repeat, or more than `max_failed_share` of the images failed.
     """
     dataset = lookup.find("datasets", settings.dataset)
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
 
     def fetch_file(url: str, path: Path, sha256: str | None = None) -> None:
         fetch(url, path, sha256, timeout_seconds=settings.timeout_seconds, retries=settings.retries)
 
-    dataset.prepare(aside, settings, fetch_file)
-    pairs = itertools.islice(dataset.read_pairs(aside, settings), settings.limit)
-    counts = _write_tables(_refuse_repeated_ids(pairs), aside, settings)
-    _refuse_failures(counts, settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with whole_folder(folder) as aside:
+        dataset.prepare(aside, settings, fetch_file)
+        pairs = itertools.islice(dataset.read_pairs(aside, settings), settings.limit)
+        counts = _write_tables(_refuse_repeated_ids(pairs), aside, settings)
+        _refuse_failures(counts, settings)
     return counts
 
 

@@ -9,7 +9,6 @@ one read; `image_ids`; the captions' ids packed end to end in `tokens` with `cap
 import hashlib
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ import pandas as pd
 from pydantic import Field
 
 from captioning.images import BadImage, ImageFolder, PixelTransform, decode
+from captioning.outputs import whole_folder
 from captioning.params import Settings
 from captioning.progress import progress
 from captioning.records import SPLITS
@@ -72,24 +72,18 @@ def write_examples(
     vocabulary = Vocabulary.build(
         captions.loc[captions["split"] == "train", "caption"], min_word_count=settings.min_word_count
     )
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    plans = list(_plan(rows, captions, vocabulary, raw, aside, settings))
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once, not once a worker
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
-        shards = list(
-            progress(pool.map(write_shard, plans), total=len(plans), what="preprocess", unit="shards")
-        )
-    (aside / "index.json").write_text(json.dumps({"splits": _index(shards)}, indent=1) + "\n")
-    vocabulary.save(aside / "vocabulary.json")
-    (aside / "transform.json").write_text(settings.image.model_dump_json() + "\n")
-    captions[["image_id", "split", "position", "caption"]].to_parquet(
-        aside / "references.parquet", index=False
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with whole_folder(folder) as aside:
+        plans = list(_plan(rows, captions, vocabulary, raw, aside, settings))
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # imported once, not once a worker
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
+            written = pool.map(write_shard, plans)
+            shards = list(progress(written, total=len(plans), what="preprocess", unit="shards"))
+        (aside / "index.json").write_text(json.dumps({"splits": _index(shards)}, indent=1) + "\n")
+        vocabulary.save(aside / "vocabulary.json")
+        (aside / "transform.json").write_text(settings.image.model_dump_json() + "\n")
+        references = captions[["image_id", "split", "position", "caption"]]
+        references.to_parquet(aside / "references.parquet", index=False)
     return {str(split): int(count) for split, count in rows["split"].value_counts().items()}
 
 

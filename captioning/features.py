@@ -9,6 +9,7 @@ import torch
 
 from captioning.encoders.torchvision_network import Encoder
 from captioning.examples import Examples
+from captioning.outputs import whole_file
 from captioning.progress import progress
 
 BATCH_SIZE = 32
@@ -22,9 +23,8 @@ def cached_features(encoder: Encoder, examples: Examples, folder: Path, device: 
     """
     path = folder / f"{examples.split}-{_key(encoder, examples)}.npy"
     if not path.exists():
-        aside = path.with_suffix(".partial")
-        _compute(encoder, examples, aside, device)
-        aside.rename(path)
+        with whole_file(path) as aside:
+            _compute(encoder, examples, aside, device)
     return np.load(path, mmap_mode="r")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
+from captioning.outputs import whole_file
 from captioning.progress import progress
 
 T = TypeVar("T")
@@ -58,18 +59,12 @@ def fetch(url: str, path: Path, sha256: str | None = None, *, timeout_seconds: f
         FetchError: it cannot be had, even after `retries` further attempts where another attempt may help.
         ValueError: its sha256 is another one, or it should be a zip file and is none.
     """
-    aside = path.with_name(path.name + ".partial")
-
-    def copy() -> str:
-        digest = hashlib.sha256()
-        with aside.open("wb") as target:
-            for chunk in _read(url, timeout_seconds, shows_progress=True):
-                target.write(chunk)
-                digest.update(chunk)
-        return digest.hexdigest()
-
-    try:
-        digest = _retry(copy, retries)
+    with whole_file(path) as aside:
+        try:
+            digest = _retry(lambda: _copy(url, aside, timeout_seconds), retries)
+        except FetchError as error:
+            next_step = "check the address in the section download, or try again later"
+            raise FetchError(error.reason, f"{error}; {next_step}", is_lasting=error.is_lasting) from None
         if sha256 and digest != sha256.lower():
             raise ValueError(
                 f"{url} has the sha256 {digest}, expected {sha256}; it was changed or damaged: "
@@ -77,12 +72,16 @@ def fetch(url: str, path: Path, sha256: str | None = None, *, timeout_seconds: f
             )
         if path.suffix == ".zip":
             _refuse_other_than_zip(aside, url)
-        aside.rename(path)
-    except FetchError as error:
-        next_step = "check the address in the section download, or try again later"
-        raise FetchError(error.reason, f"{error}; {next_step}", is_lasting=error.is_lasting) from None
-    finally:
-        aside.unlink(missing_ok=True)
+
+
+def _copy(url: str, path: Path, timeout_seconds: float) -> str:
+    """Write what is behind `url` to `path` and return its sha256."""
+    digest = hashlib.sha256()
+    with path.open("wb") as target:
+        for chunk in _read(url, timeout_seconds, shows_progress=True):
+            target.write(chunk)
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _refuse_other_than_zip(path: Path, url: str) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageColor, ImageOps
 
+from captioning.outputs import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -307,9 +309,10 @@ def _figure(path: Path, *, width: float, height: float) -> Iterator["Figure"]:
         figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
         FigureCanvasAgg(figure)
         yield figure
-        aside = path.with_name(path.name + ".partial")
-        figure.savefig(aside, format="png", metadata={"Software": None})  # it would name matplotlib's version
-        aside.replace(path)
+        with whole_file(path) as aside:
+            figure.savefig(
+                aside, format="png", metadata={"Software": None}
+            )  # it would name matplotlib's version
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from captioning import params
+from captioning.outputs import whole_file
 
 RECIPES = Path("recipes")
 WEIGHTS = Path("weights")
@@ -31,14 +32,10 @@ def use(name: str, replacements: Sequence[str], target: Path = params.PARAMS_FIL
     values = yaml.load(source.read_text())
     for replacement in replacements:
         _replace(values, replacement)
-    aside = target.with_name(target.name + ".partial")
-    with aside.open("w") as file:
-        yaml.dump(values, file)
-    try:
+    with whole_file(target) as aside:
+        with aside.open("w") as file:
+            yaml.dump(values, file)
         params.check(params.read(aside), target)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _replace(values: Any, replacement: str) -> None:
@@ -67,7 +64,6 @@ def _in_weights_folder(path: Path) -> str:
             f"{WEIGHTS_KEY}: no file {str(path)!r}; expected a state dict, or one of {known} in {WEIGHTS}/"
         )
     if not (inside.exists() and path.samefile(inside)):
-        aside = inside.with_name(inside.name + ".partial")
-        shutil.copyfile(path, aside)
-        aside.replace(inside)
+        with whole_file(inside) as aside:
+            shutil.copyfile(path, aside)
     return inside.name

@@ -2,13 +2,13 @@
 
 import hashlib
 import math
-import shutil
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
+from captioning.outputs import whole_folder
 from captioning.params import Settings
 from captioning.records import SPLITS
 
@@ -61,12 +61,8 @@ def write_splits(clean: Path, folder: Path, settings: SplitSettings) -> dict[str
     images["split"] = stated(images) if settings.policy == "dataset" else hashed(images["image_id"], settings)
     counts = {split: int((images["split"] == split).sum()) for split in SPLITS}
     _refuse_empty(counts, settings)
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    images.to_parquet(aside / "images.parquet", index=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with whole_folder(folder) as aside:
+        images.to_parquet(aside / "images.parquet", index=False)
     return counts
 
 

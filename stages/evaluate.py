@@ -6,7 +6,6 @@ Takes about a minute on two cores for 1,000 images; most of it is METEOR and the
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from captioning import figures, params, tokenization
 from captioning.captioner import Captioner, device
 from captioning.evaluation import Evaluation, evaluate
 from captioning.examples import Examples
+from captioning.outputs import whole_folder
 from captioning.progress import say
 from stages import run
 
@@ -64,34 +64,30 @@ def draw(
     evaluation: Evaluation, captioner: Captioner, examples: Examples, history: pd.DataFrame, folder: Path
 ) -> None:
     """Draw the learning curves, the contact sheet, and where the model looked in a few pictures."""
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    figures.learning_curves(history, aside / "learning_curves.png")
-    score_name = SHEET_SCORE if SHEET_SCORE in evaluation.scores else next(iter(evaluation.scores))
-    scores = [evaluation.scores_of_images[image_id][score_name] for image_id in examples.image_ids]
-    shown = figures.best_median_worst(scores)
-    rows = [
-        (
-            examples.images([position])[0].transpose(1, 2, 0),
-            evaluation.hypotheses[examples.image_ids[position]].text,
-            evaluation.references[examples.image_ids[position]],
-            scores[position],
-        )
-        for positions in shown
-        for position in positions
-    ]
-    figures.contact_sheet(rows, aside / "captions.png", score_name=score_name)
-    pixels_BCHW = examples.images(range(min(NUM_ATTENTION_SHEETS, len(examples))))
-    captions = captioner.caption_pixels(torch.from_numpy(pixels_BCHW), with_attention=True)
-    for number, (pixels, (best, *_)) in enumerate(zip(pixels_BCHW, captions, strict=True), start=1):
-        if best.attention is not None:
-            weights_TL, path = np.array(best.attention), aside / f"attention_{number}.png"
-            figures.attention_sheet(
-                pixels.transpose(1, 2, 0), best.words, weights_TL, captioner.encoder.grid, path
+    with whole_folder(folder) as aside:
+        figures.learning_curves(history, aside / "learning_curves.png")
+        score_name = SHEET_SCORE if SHEET_SCORE in evaluation.scores else next(iter(evaluation.scores))
+        scores = [evaluation.scores_of_images[image_id][score_name] for image_id in examples.image_ids]
+        shown = figures.best_median_worst(scores)
+        rows = [
+            (
+                examples.images([position])[0].transpose(1, 2, 0),
+                evaluation.hypotheses[examples.image_ids[position]].text,
+                evaluation.references[examples.image_ids[position]],
+                scores[position],
             )
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+            for positions in shown
+            for position in positions
+        ]
+        figures.contact_sheet(rows, aside / "captions.png", score_name=score_name)
+        pixels_BCHW = examples.images(range(min(NUM_ATTENTION_SHEETS, len(examples))))
+        captions = captioner.caption_pixels(torch.from_numpy(pixels_BCHW), with_attention=True)
+        for number, (pixels, (best, *_)) in enumerate(zip(pixels_BCHW, captions, strict=True), start=1):
+            if best.attention is not None:
+                weights_TL, path = np.array(best.attention), aside / f"attention_{number}.png"
+                figures.attention_sheet(
+                    pixels.transpose(1, 2, 0), best.words, weights_TL, captioner.encoder.grid, path
+                )
 
 
 if __name__ == "__main__":

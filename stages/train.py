@@ -5,11 +5,11 @@
 Killed and started again it continues where it was. The accelerator is used where there is one.
 """
 
-import shutil
 from pathlib import Path
 
 from captioning import params, tracking
 from captioning.home import work
+from captioning.outputs import whole_folder
 from captioning.training import Training
 from stages import run
 
@@ -21,14 +21,10 @@ def main(examples: Path, model: Path, reports: Path) -> None:
     model_name = params.load("register").model_name
     with tracking.training_run(training.fingerprint, params.read(), model_name, examples) as report:
         history = training.run(report)
-    aside = model.with_name(model.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    training.captioner.save(aside, fingerprint=training.fingerprint)
-    reports.mkdir(parents=True, exist_ok=True)
-    history.to_csv(reports / "history.csv", index=False)
-    shutil.rmtree(model, ignore_errors=True)
-    aside.rename(model)
+    with whole_folder(model) as aside:
+        training.captioner.save(aside, fingerprint=training.fingerprint)
+        reports.mkdir(parents=True, exist_ok=True)
+        history.to_csv(reports / "history.csv", index=False)
     training.close()
 
 

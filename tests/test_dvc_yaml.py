@@ -46,6 +46,7 @@ CANNOT_CHANGE_OUTPUT = {
     "captioning.params": "reads params.yaml, whose values dvc.yaml lists as params",
     "captioning.lookup": "finds a module, which is a dep itself",
     "captioning.home": "says where caches and the registry lie",
+    "captioning.outputs": "renames what was written aside",
     "captioning.progress": "prints",
     "captioning.tracking": "reports to MLflow what is in the outputs anyway",
     "captioning.store": "opens the MLflow database",

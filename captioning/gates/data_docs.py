@@ -48,8 +48,7 @@ _REPLACEMENTS = (
 
 
 def write_data_docs(judgement: Judgement, folder: Path) -> None:
-    """Write `index.html` and one page a feature table into the new folder `folder`."""
-    folder.mkdir(parents=True)
+    """Write `index.html` and one page a feature table into the empty folder `folder`."""
     for result in judgement.results:
         (folder / f"{result.suite_name}.html").write_text(_page(result), encoding="utf-8")
     (folder / "index.html").write_text(_index(judgement), encoding="utf-8")

@@ -1,12 +1,12 @@
 """A judgement -> verdict.json, report.json, data_docs/, and what a person reads at the end of the stage."""
 
 import json
-import shutil
 from pathlib import Path
 
 from captioning.gates.data_docs import write_data_docs
 from captioning.gates.judgement import Finding, Judgement
 from captioning.gates.rules import counted
+from captioning.outputs import whole_file, whole_folder
 from captioning.progress import say
 
 
@@ -26,21 +26,11 @@ def settle(judgement: Judgement, folder: Path) -> None:
 
 
 def write_reports(judgement: Judgement, folder: Path) -> None:
-    """Write verdict.json, report.json and data_docs/ aside, then rename them into `folder`, the verdict last.
-
-    The same judgement gives the same bytes.
-    """
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write_data_docs(judgement, aside / "data_docs")
-    _write_json(aside / "report.json", report(judgement))
-    _write_json(aside / "verdict.json", {"accepted": judgement.is_accepted})
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "data_docs", ignore_errors=True)
-    for name in ("data_docs", "report.json", "verdict.json"):
-        (aside / name).rename(folder / name)
-    aside.rmdir()
+    """Write data_docs/, report.json and, last, verdict.json into `folder`; the same judgement gives the same bytes."""
+    with whole_folder(folder / "data_docs") as aside:
+        write_data_docs(judgement, aside)
+    _write_json(folder / "report.json", report(judgement))
+    _write_json(folder / "verdict.json", {"accepted": judgement.is_accepted})
 
 
 def report(judgement: Judgement) -> dict[str, object]:
@@ -89,4 +79,5 @@ def _entry(finding: Finding) -> dict[str, object]:
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

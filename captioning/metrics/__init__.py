@@ -8,3 +8,9 @@ Each module has
   `hypotheses`. `hypotheses: dict[image_id, str]`, `references: dict[image_id, list[str]]`, both already tokenized:
   words joined by single spaces. The ids of both are equal; the order of the images does not change a score of the set.
 """
+
+
+def check_pairs(hypotheses: dict[str, str], references: dict[str, list[str]]) -> None:
+    """Assert that there is an image, and that every image has both a hypothesis and references."""
+    unpaired = sorted(hypotheses.keys() ^ references.keys())
+    assert hypotheses and not unpaired, f"expected the same images, one at least; not in both: {unpaired[:5]}"

@@ -6,6 +6,8 @@ An image's BLEU-n is near 0 where its caption shares no n-gram with a reference 
 
 from pycocoevalcap.bleu.bleu import Bleu
 
+from captioning.metrics import check_pairs
+
 HIGHER_IS_BETTER = True
 LONGEST_NGRAM = 4
 
@@ -14,8 +16,7 @@ def score(
     hypotheses: dict[str, str], references: dict[str, list[str]]
 ) -> dict[str, tuple[float, list[float]]]:
     """Return `bleu_1` to `bleu_4`, in 0..1, by coco-caption's scorer with the closest reference length."""
-    unpaired = sorted(hypotheses.keys() ^ references.keys())
-    assert hypotheses and not unpaired, f"expected the same images, one at least; not in both: {unpaired[:5]}"
+    check_pairs(hypotheses, references)
     set_scores, image_scores = Bleu(LONGEST_NGRAM).compute_score(
         # The scorer goes by the order of the references.
         {image_id: references[image_id] for image_id in hypotheses},

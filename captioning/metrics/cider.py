@@ -7,6 +7,8 @@ from math import fsum
 
 from pycocoevalcap.cider.cider import Cider
 
+from captioning.metrics import check_pairs
+
 HIGHER_IS_BETTER = True
 
 
@@ -14,8 +16,7 @@ def score(
     hypotheses: dict[str, str], references: dict[str, list[str]]
 ) -> dict[str, tuple[float, list[float]]]:
     """Return `cider`, in 0..10, by coco-caption's scorer; the score of the set is the mean over images."""
-    unpaired = sorted(hypotheses.keys() ^ references.keys())
-    assert hypotheses and not unpaired, f"expected the same images, one at least; not in both: {unpaired[:5]}"
+    check_pairs(hypotheses, references)
     if not any(reference for texts in references.values() for reference in texts):
         return {"cider": (0.0, [0.0] * len(hypotheses))}  # the scorer fails where no reference has a word
     _, image_scores = Cider().compute_score(

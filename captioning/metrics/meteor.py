@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pycocoevalcap.meteor import meteor
 
+from captioning.metrics import check_pairs
 from captioning.tokenization import java
 
 HIGHER_IS_BETTER = True
@@ -25,8 +26,7 @@ def score(
     Raises:
         OSError: Java cannot be used.
     """
-    unpaired = sorted(hypotheses.keys() ^ references.keys())
-    assert hypotheses and not unpaired, f"expected the same images, one at least; not in both: {unpaired[:5]}"
+    check_pairs(hypotheses, references)
     with java("-Xmx2G", "-jar", str(METEOR_JAR), "-", "-", "-stdio", "-l", "en", "-norm") as process:
         counts = []
         for image_id, hypothesis in hypotheses.items():

@@ -4,6 +4,8 @@ from math import fsum
 
 from pycocoevalcap.rouge.rouge import Rouge
 
+from captioning.metrics import check_pairs
+
 HIGHER_IS_BETTER = True
 
 
@@ -11,8 +13,7 @@ def score(
     hypotheses: dict[str, str], references: dict[str, list[str]]
 ) -> dict[str, tuple[float, list[float]]]:
     """Return `rouge_l`, in 0..1, by coco-caption's scorer; the score of the set is the mean over images."""
-    unpaired = sorted(hypotheses.keys() ^ references.keys())
-    assert hypotheses and not unpaired, f"expected the same images, one at least; not in both: {unpaired[:5]}"
+    check_pairs(hypotheses, references)
     scorer = Rouge()
     # Without the condition an empty hypothesis would equal a reference of punctuation only, and score 1.
     image_scores = [
