@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTHON := $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup demo test check ui lock
+.PHONY: help setup demo test check bench soak ui lock
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -15,6 +15,7 @@ setup: .venv/installed ## the environment in .venv, exact versions from requirem
 	@$(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --require-hashes -r requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m flows.links
 	@touch $@
 
 demo: setup ## the whole pipeline on generated pictures, then three captions (minutes)
@@ -25,6 +26,12 @@ test: setup ## every test
 
 check: setup ## style, types, import contracts and the fast tests, while you work
 	@ruff check . && mypy && lint-imports && OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slow"
+
+bench: setup ## every side-by-side measurement, or ONLY=name (on an idle machine)
+	@uv pip install -q -r bench/requirements.txt && python -m bench $(ONLY)
+
+soak: setup ## fault campaigns: half an hour of kills
+	@python -m soak.kills
 
 ui: setup ## Prefect and MLflow on this machine, addresses printed
 	@python -m flows.ui

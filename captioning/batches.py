@@ -78,5 +78,5 @@ class Batches:
                 tokens_NT=tokens_NT,
                 targets_NT=targets_NT,
                 lengths_N=lengths_N,
-                image_ids=tuple(self._examples.image_ids[positions[image]] for image in longest_first),
+                image_ids=tuple(self._examples.image_id(positions[image]) for image in longest_first),
             )

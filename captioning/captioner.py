@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -120,14 +120,14 @@ class Captioner(nn.Module):
 
     def caption(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[np.ndarray],
         *,
         beam_width: int = 3,
         max_words: int = 24,
         top: int = 1,
         with_attention: bool = False,
     ) -> list[list[Hypothesis]]:
-        """Return the `top` captions of each upright RGB picture, the most probable first."""
+        """Return the `top` captions of each picture (uint8, H x W x 3, upright), the most probable first."""
         pixels_BCHW = torch.stack([torch.from_numpy(self.transform(image)) for image in images])
         return self.caption_pixels(
             pixels_BCHW, beam_width=beam_width, max_words=max_words, top=top, with_attention=with_attention

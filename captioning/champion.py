@@ -15,6 +15,9 @@ from captioning import home, store
 
 REGISTER = "`dvc repro --force --single-item register`"
 
+PROFILE = "profile.json"
+"""Of the training data, beside the model of each version; reports/validation/profile.json when it was registered."""
+
 CHAMPION = "SELECT version FROM registered_model_aliases WHERE name = :model AND alias = 'champion'"
 VERSION = (
     "SELECT v.storage_location, t.value FROM model_versions v LEFT JOIN model_version_tags t "
@@ -23,17 +26,38 @@ VERSION = (
 )
 
 
+class NoChampionError(ValueError):
+    """No version of the registered model is the champion."""
+
+
 def champion_folder(model_name: str) -> Path:
     """Return the folder of the champion, for `Captioner.load`; from a server it is downloaded once a version.
 
     Raises:
-        ValueError: there is no champion, or its files are gone.
+        ValueError: there is no champion (`NoChampionError`), or its files are gone.
     """
+    return _captioner(_champion_model(model_name))
+
+
+def champion_profile(model_name: str) -> Path | None:
+    """Return the profile of the champion's training data, which a version of old may lack; None without a champion.
+
+    Raises:
+        ValueError: the champion's files are gone.
+    """
+    try:
+        return _champion_model(model_name) / PROFILE
+    except NoChampionError:
+        return None
+
+
+def _champion_model(model_name: str) -> Path:
+    """Return the champion's logged model: the folder of its MLmodel file."""
     if store.local_database() is None:
         return _downloaded(model_name)
     champion = _query(CHAMPION, model=model_name)
     if champion is None:
-        raise ValueError(
+        raise NoChampionError(
             f"{model_name} has no champion at {store.uri()}; `dvc repro` trains and registers one"
         )
     version = str(champion[0])
@@ -45,7 +69,7 @@ def champion_folder(model_name: str) -> Path:
             f"the champion of {model_name}, version {version}, has lost its files ({where}); "
             f"restore {home.mlruns()} from a backup, or delete the version in MLflow and run {REGISTER}"
         )
-    return _captioner(location)
+    return location
 
 
 def check_receipt(path: Path) -> str | None:
@@ -114,11 +138,11 @@ def _is_on_server(model_name: str, version: str, fingerprint: str) -> bool:
 
 
 def _downloaded(model_name: str) -> Path:
-    """Return the champion of a server from the cache of downloads, fetched where it is missing."""
+    """Return the champion's logged model of a server from the cache of downloads, fetched where it is missing."""
     found = store.client().search_registered_models(f"name = '{model_name}'")
     version = found[0].aliases.get("champion") if found else None
     if version is None:
-        raise ValueError(
+        raise NoChampionError(
             f"{model_name} has no champion at {store.uri()}; `dvc repro` trains and registers one"
         )
     folder = home.work("champions", model_name) / str(version)
@@ -131,4 +155,4 @@ def _downloaded(model_name: str) -> Path:
                 artifact_uri=f"models:/{model_name}/{version}", dst_path=str(aside)
             )
         Path(downloaded).rename(folder)
-    return _captioner(folder)
+    return folder

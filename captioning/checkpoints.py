@@ -1,7 +1,5 @@
 """The state of an unfinished training, on disk: whole or absent, and found again only by its own fingerprint."""
 
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -13,20 +11,6 @@ import numpy as np
 import torch
 
 from captioning.progress import say
-
-
-def fingerprint(settings: Mapping[str, Any], *identities: str) -> str:
-    """Return the identity of a training: its settings, and whatever else decides its result (data, weights, code)."""
-    return hashlib.sha256(json.dumps([settings, identities], sort_keys=True).encode()).hexdigest()
-
-
-def code_identity() -> str:
-    """Return a digest of the library's source, so that no training resumes under other code."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 class Checkpoints:

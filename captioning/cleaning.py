@@ -1,79 +1,68 @@
 """Raw rows -> images that can be decoded and captions that say something; the rest in quarantine, and why.
 
-Raw rows = kept + quarantined, for images and for captions.
+Raw rows = kept + quarantined, for images and for captions. Tables are streamed in the order of the rows, beside the
+verdicts that need all rows at once.
 """
 
 import contextlib
-import functools
-import hashlib
-import io
+import glob
 import itertools
-import os
-import re
-import unicodedata
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from PIL import Image
-from pydantic import Field
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from captioning.images import BadImage, ImageFolder, decode
+from captioning import tables
+from captioning.caption_cleaning import CaptionLimits, judge_captions
+from captioning.comparisons import compare_images, find_kept
+from captioning.fingerprints import code_identity, file_identity, fingerprint
+from captioning.home import work
+from captioning.image_cleaning import ImageLimits
+from captioning.measurements import MEASURED, measure_images, read_measured
+from captioning.near_duplicates import NearDuplicateSettings
 from captioning.outputs import whole_folder
-from captioning.params import Settings
-from captioning.progress import progress
 
-IMAGES_PER_CHUNK = 64
-"""Looked at by one process at a time."""
-IMAGE_COLUMNS = ["image_id", "archive", "member", "split", "license", "width", "height", "mode"]
-IMAGE_COLUMNS += ["num_bytes", "sha256", "pixel_mean", "pixel_deviation"]
-QUARANTINE_COLUMNS = ["image_id", "position", "reason", "detail"]
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
-
-class CleanSettings(Settings):
-    """What is too small, too long or too elongated to be kept."""
-
-    min_side_pixels: int = Field(ge=1)
-    """Shorter side of the smallest picture."""
-    max_aspect_ratio: float = Field(ge=1)
-    """Longer side / shorter side."""
-    max_caption_words: int = Field(ge=1)
-    """Words between white space."""
+IMAGES = pa.schema(
+    [field for field in MEASURED if field.name not in {"row", "reason", "detail"}] + [("twin", pa.string())]
+)
+CAPTIONS = pa.schema(
+    {"image_id": pa.string(), "position": pa.int32(), "caption": pa.string(), "flag": pa.string()}
+)
+QUARANTINE = pa.schema(
+    {"image_id": pa.string(), "position": pa.int32(), "reason": pa.string(), "detail": pa.string()}
+)
+"""Images and captions that were not kept; `position` is -1 for an image."""
+DECIDE_MEASUREMENTS = [
+    f"captioning.{name}" for name in ("images", "image_cleaning", "measurements", "near_duplicates")
+]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What one look at an image found; `reason` is empty where it can be kept."""
+class CleanSettings(ImageLimits, CaptionLimits):
+    """The `clean` section."""
 
-    reason: str = ""
-    detail: str = ""
-    width: int = 0
-    """Pixels, upright."""
-    height: int = 0
-    mode: str = ""
-    """Pillow's name for the pixels as encoded: RGB, L, CMYK, P, ..."""
-    num_bytes: int = 0
-    sha256: str = ""
-    """Of the encoded bytes."""
-    pixel_mean: float = 0.0
-    """Over rows, columns and channels of the decoded picture, 0..255; so is the deviation."""
-    pixel_deviation: float = 0.0
+    near_duplicates: NearDuplicateSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How much was kept, and how much not, by reason."""
+    """How much was kept, and how much not, by reason, the most frequent first."""
 
     num_images: int
     num_captions: int
+    num_twins: int
+    """Kept images that are near-duplicates of an earlier one."""
+    num_flagged: int
+    """Kept captions with a flag."""
     image_reasons: dict[str, int]
     caption_reasons: dict[str, int]
 
@@ -81,179 +70,112 @@ class Counts:
 def clean(raw: Path, folder: Path, settings: CleanSettings) -> Counts:
     """Write images.parquet, captions.parquet and quarantine.parquet into `folder`, whole or not at all.
 
+    A run that was killed is continued: images that it measured are not decoded again.
+
     Raises:
-        ValueError: nothing can be kept.
+        ValueError: nothing can be kept, or the captions do not stand in the order of the rows.
     """
-    rows = pd.read_parquet(raw / "rows.parquet")
-    captions = judge_captions(pd.read_parquet(raw / "captions.parquet"), settings)
-    images = judge_images(rows, measure_images(rows, raw, settings), captions)
-    captions = _follow_images(captions, images)
-    if not (images["reason"] == "").any():
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in _count(images).items())
-        raise ValueError(
-            f"no image of {raw} can be kept ({reasons}); correct the source, or relax the section clean"
-        )
-    _write(images, captions, folder)
+    parts = work("clean", _fingerprint(raw, settings))
+    with whole_folder(folder, resume_in=parts / "tables") as aside:
+        measured, judged = parts / "measured", parts / "captions.parquet"
+        measure_images(raw, measured, settings, with_phash=settings.near_duplicates.by == "phash")
+        judge_captions(raw, judged, settings)
+        with tables.database() as connection:
+            compare_images(connection, measured, judged, settings.near_duplicates)
+            _write_tables(connection, measured, judged, aside)
+            counts = _count(connection, aside)
+        _account(raw, aside, counts)
+        shutil.rmtree(measured)
+        judged.unlink()
+    with contextlib.suppress(OSError):  # not empty: the next run has begun
+        parts.rmdir()
+    return counts
+
+
+def _fingerprint(raw: Path, settings: CleanSettings) -> str:
+    """Return the identity of all that measurements depend on: archives are told apart by size and date."""
+    decisive = settings.model_dump(include=set(ImageLimits.model_fields))
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(raw.iterdir())]
+    code = code_identity(*(sys.modules[name] for name in DECIDE_MEASUREMENTS))
+    with_phash = settings.near_duplicates.by == "phash"
+    return fingerprint(
+        decisive | {"with_phash": with_phash, "files": files}, file_identity(raw / "rows.parquet"), code
+    )
+
+
+def _write_tables(connection: "DuckDBPyConnection", measured: Path, judged: Path, folder: Path) -> None:
+    is_kept = find_kept(connection)
+    kept = (images.filter(pc.field("reason") == "") for images in _judged_images(connection, measured))
+    tables.write(_batches(kept), folder / "images.parquet", IMAGES)
+    kept = (captions.filter(pc.field("reason") == "") for captions in _judged_captions(judged, is_kept))
+    tables.write(_batches(kept), folder / "captions.parquet", CAPTIONS)
+    rest = itertools.chain(_judged_images(connection, measured), _judged_captions(judged, is_kept))
+    quarantined = (rows.filter(pc.field("reason") != "") for rows in rest)
+    tables.write(_batches(quarantined), folder / "quarantine.parquet", QUARANTINE)
+
+
+def _batches(parts: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+    return itertools.chain.from_iterable(part.to_batches() for part in parts)
+
+
+def _judged_images(connection: "DuckDBPyConnection", measured: Path) -> Iterator[pa.Table]:
+    """Yield the measured images in order, with the verdicts that show only beside other rows."""
+    for part in read_measured(measured):
+        first, last = part["row"][0].as_py(), part["row"][-1].as_py()
+        reasons, details = part["reason"].to_pylist(), part["detail"].to_pylist()
+        twins = [""] * len(part)
+        own = connection.execute("SELECT * FROM verdicts WHERE row BETWEEN ? AND ?", [first, last])
+        for row, reason, detail, twin in own.fetchall():
+            reasons[row - first], details[row - first], twins[row - first] = reason, detail, twin
+        columns: dict[str, list[Any]] = {"reason": reasons, "detail": details, "twin": twins}
+        columns["position"] = [-1] * len(part)
+        stated = {name: part[name] for name in part.column_names if name not in columns}
+        yield pa.table(stated | columns)
+
+
+def _judged_captions(judged: Path, is_kept: np.ndarray) -> Iterator[pa.Table]:
+    """Yield the judged captions in order; those of quarantined images have that as their reason, if no other."""
+    for batch in tables.read(judged):
+        is_orphan = pc.and_(pc.equal(batch["reason"], ""), pa.array(~is_kept[batch["row"].to_numpy()]))
+        captions = pa.table(batch)
+        for name, value in (("reason", "image-quarantined"), ("detail", "its image is not kept")):
+            values = pc.if_else(is_orphan, value, batch[name])
+            captions = captions.set_column(captions.schema.get_field_index(name), name, values)
+        yield captions
+
+
+def _count(connection: "DuckDBPyConnection", folder: Path) -> Counts:
+    connection.read_parquet(glob.escape(str(folder / "quarantine.parquet"))).create_view("quarantine")
+    reasons: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    query = """
+        SELECT position = -1, reason, count(*) AS num FROM quarantine GROUP BY ALL ORDER BY num DESC, reason
+    """
+    for is_image, reason, num in connection.sql(query).fetchall():
+        reasons[is_image][reason] = num
+    connection.read_parquet(glob.escape(str(folder / "captions.parquet"))).create_view("captions")
+    flagged = connection.sql("SELECT count(*) FROM captions WHERE flag <> ''").fetchall()
+    twins = connection.sql("SELECT count(*) FROM verdicts WHERE twin <> ''").fetchall()
     return Counts(
-        num_images=int((images["reason"] == "").sum()),
-        num_captions=int((captions["reason"] == "").sum()),
-        image_reasons=_count(images),
-        caption_reasons=_count(captions),
+        num_images=pq.read_metadata(folder / "images.parquet").num_rows,
+        num_captions=pq.read_metadata(folder / "captions.parquet").num_rows,
+        num_twins=twins[0][0],
+        num_flagged=flagged[0][0],
+        image_reasons=reasons[True],
+        caption_reasons=reasons[False],
     )
 
 
-def measure_images(rows: pd.DataFrame, raw: Path, settings: CleanSettings) -> pd.DataFrame:
-    """Return one measurement a row, in the order of `rows`, decoding every image once on all processors."""
-    chunks = [rows[start : start + IMAGES_PER_CHUNK] for start in range(0, len(rows), IMAGES_PER_CHUNK)]
-    num_processes = min(len(os.sched_getaffinity(0)), len(chunks))
-    measured: Iterable[list[Measurement]]
-    with contextlib.ExitStack() as stack:
-        if num_processes <= 1:  # starting a process would take longer than looking at a chunk
-            folder = ImageFolder(raw)
-            measured = (_measure_rows(chunk, folder, settings) for chunk in chunks)
-        else:
-            pool = ProcessPoolExecutor(num_processes, mp_context=get_context("forkserver"))
-            measure = functools.partial(_measure_chunk, raw=raw, settings=settings)
-            measured = stack.enter_context(pool).map(measure, chunks)
-        every = itertools.chain.from_iterable(measured)
-        measurements = list(progress(every, total=len(rows), what="clean"))
-    columns = list(Measurement.__dataclass_fields__)
-    table = pd.DataFrame([asdict(measurement) for measurement in measurements], columns=columns)
-    return table.astype({"width": "int32", "height": "int32"})
-
-
-def _measure_chunk(rows: pd.DataFrame, raw: Path, settings: CleanSettings) -> list[Measurement]:
-    return _measure_rows(rows, _open_folder(raw), settings)
-
-
-@functools.cache
-def _open_folder(raw: Path) -> ImageFolder:
-    """Return the one reader of this process: a large archive's directory is not read again for each chunk."""
-    return ImageFolder(raw)
-
-
-def _measure_rows(rows: pd.DataFrame, folder: ImageFolder, settings: CleanSettings) -> list[Measurement]:
-    return [_measure_row(row, folder, settings) for row in rows.itertuples()]
-
-
-def _measure_row(row: Any, folder: ImageFolder, settings: CleanSettings) -> Measurement:
-    if row.status != "ok":
-        return Measurement(reason="failed-download", detail=row.error)
-    try:
-        encoded = folder.read(row.archive, row.member)
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        place = row.archive or "its folder"
-        return Measurement(reason="unreadable", detail=f"{row.member} in {place}: {type(error).__name__}")
-    return measure_image(encoded, settings)
-
-
-def measure_image(encoded: bytes, settings: CleanSettings) -> Measurement:
-    """Decode an image and say its size, its brightness and whether it can be kept."""
-    try:
-        image = decode(encoded)
-    except BadImage as error:
-        return Measurement(reason="undecodable", detail=str(error), num_bytes=len(encoded))
-    reason, detail = _judge_size(image.width, image.height, settings)
-    pixel_mean, pixel_deviation = _brightness(image)
-    return Measurement(
-        reason=reason,
-        detail=detail,
-        width=image.width,
-        height=image.height,
-        mode=Image.open(io.BytesIO(encoded)).mode,
-        num_bytes=len(encoded),
-        sha256=hashlib.sha256(encoded).hexdigest(),
-        pixel_mean=pixel_mean,
-        pixel_deviation=pixel_deviation,
-    )
-
-
-def _judge_size(width: int, height: int, settings: CleanSettings) -> tuple[str, str]:
-    shorter, longer = sorted((width, height))
-    if shorter < settings.min_side_pixels:
-        return "too-small", f"{width} x {height} pixels; the shorter side needs {settings.min_side_pixels}"
-    if longer > settings.max_aspect_ratio * shorter:
-        return "too-elongated", f"{width} x {height} pixels are more than {settings.max_aspect_ratio:g} to 1"
-    return "", ""
-
-
-def _brightness(image: Image.Image) -> tuple[float, float]:
-    """Return mean and deviation from exact counts, without an array of the picture in floats."""
-    counts = np.array(image.histogram(), dtype=np.int64).reshape(3, 256).sum(axis=0)
-    values = np.arange(256)
-    mean = float(counts @ values) / float(counts.sum())
-    return mean, max(float(counts @ values**2) / float(counts.sum()) - mean**2, 0.0) ** 0.5
-
-
-def judge_captions(captions: pd.DataFrame, settings: CleanSettings) -> pd.DataFrame:
-    """Return the captions normalised, with a `reason` and a `detail`, empty where the caption can be kept."""
-    judged = captions.copy()
-    judged["caption"] = captions["caption"].map(normalise)
-    verdicts = [_judge_caption(caption, settings.max_caption_words) for caption in judged["caption"]]
-    judged[["reason", "detail"]] = pd.DataFrame(
-        verdicts, columns=["reason", "detail"], index=judged.index, dtype="str"
-    )
-    return judged
-
-
-def normalise(caption: str) -> str:
-    """Return the caption in Unicode NFKC, without control characters, with single spaces; case is kept."""
-    printable = "".join(
-        " " if character.isspace() else character
-        for character in unicodedata.normalize("NFKC", caption)
-        if character.isspace() or unicodedata.category(character) not in {"Cc", "Cf"}
-    )
-    return " ".join(printable.split())
-
-
-def _judge_caption(caption: str, max_words: int) -> tuple[str, str]:
-    num_words = len(caption.split())
-    if not re.search(r"\w", caption):
-        return "empty-caption", f"{caption!r} has no word"
-    if num_words > max_words:
-        return "caption-too-long", f"{num_words} words, at most {max_words}: {caption[:60]!r}..."
-    return "", ""
-
-
-def judge_images(rows: pd.DataFrame, measurements: pd.DataFrame, captions: pd.DataFrame) -> pd.DataFrame:
-    """Return rows and measurements side by side, with a `reason` for what shows only beside other rows, too.
-
-    Of images with the same bytes the first that is otherwise good is kept.
-    """
-    stated = rows[["image_id", "archive", "member", "split", "license"]].reset_index(drop=True)
-    images = pd.concat([stated, measurements], axis=1)
-    good_captions = captions.loc[captions["reason"] == "", "image_id"]
-    is_silent = (images["reason"] == "") & ~images["image_id"].isin(good_captions)
-    images.loc[is_silent, ["reason", "detail"]] = ["no-captions", "no caption of the image could be kept"]
-    good = images[images["reason"] == ""]
-    firsts = good.groupby("sha256")["image_id"].transform("first")
-    repeated = firsts[firsts != good["image_id"]]
-    images.loc[repeated.index, "reason"] = "duplicate-image"
-    images.loc[repeated.index, "detail"] = "the same bytes as " + repeated
-    return images
-
-
-def _follow_images(captions: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Return the captions, those of quarantined images with that as their reason, if they had no other."""
-    kept = images.loc[images["reason"] == "", "image_id"]
-    is_orphan = (captions["reason"] == "") & ~captions["image_id"].isin(kept)
-    captions = captions.copy()
-    captions.loc[is_orphan, ["reason", "detail"]] = ["image-quarantined", "its image is not kept"]
-    return captions
-
-
-def _write(images: pd.DataFrame, captions: pd.DataFrame, folder: Path) -> None:
-    kept_images = images.loc[images["reason"] == "", IMAGE_COLUMNS]
-    kept_captions = captions.loc[captions["reason"] == "", ["image_id", "position", "caption"]]
-    quarantine = pd.concat([images.assign(position=np.int32(-1)), captions])[QUARANTINE_COLUMNS]
-    quarantine = quarantine[quarantine["reason"] != ""].astype({"position": "int32"})
-    with whole_folder(folder) as aside:
-        kept_images.to_parquet(aside / "images.parquet", index=False)
-        kept_captions.to_parquet(aside / "captions.parquet", index=False)
-        quarantine.to_parquet(aside / "quarantine.parquet", index=False)
-
-
-def _count(judged: pd.DataFrame) -> dict[str, int]:
-    """Return how many rows were not kept, by reason, the most frequent first."""
-    reasons = Counter(reason for reason in judged["reason"] if reason)
-    return dict(sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0])))
+def _account(raw: Path, folder: Path, counts: Counts) -> None:
+    """Refuse tables that keep nothing; raw = kept + quarantined is a promise of this module."""
+    for name, num_kept, reasons in (
+        ("rows", counts.num_images, counts.image_reasons),
+        ("captions", counts.num_captions, counts.caption_reasons),
+    ):
+        num_raw = pq.read_metadata(raw / f"{name}.parquet").num_rows
+        num_quarantined = sum(reasons.values())
+        assert num_raw == num_kept + num_quarantined, f"{name}: {num_raw} raw, {num_kept} kept, {reasons}"
+    if not counts.num_images:
+        listed = ", ".join(f"{num:,} {reason}" for reason, num in counts.image_reasons.items())
+        raise ValueError(
+            f"no image of {raw} can be kept ({listed}); correct the source, or relax the section clean"
+        )

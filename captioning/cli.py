@@ -140,7 +140,7 @@ def _draw_attention(captioner: Any, image: Any, hypothesis: Any, path: Path) -> 
     if hypothesis.attention is None:
         raise ValueError("--attention: this model's decoder does not attend, so it has no attention to draw")
     weights_TL = np.array(hypothesis.attention)
-    attention_sheet(np.asarray(image), hypothesis.words, weights_TL, captioner.encoder.grid, path)
+    attention_sheet(image, hypothesis.words, weights_TL, captioner.encoder.grid, path)
 
 
 def _print_row(row: dict[str, Any], as_json: bool) -> None:

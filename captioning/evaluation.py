@@ -1,6 +1,7 @@
 """A model and a split -> hypotheses, each image decoded once -> scores."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,15 +58,34 @@ class Evaluation:
     scores_of_images: dict[str, dict[str, float]]
 
 
-def evaluate(captioner: Captioner, examples: Examples, settings: EvaluateSettings) -> Evaluation:
-    """Caption each image of a split once and score the captions."""
-    hypotheses = decode_split(
+def predict(captioner: Captioner, examples: Examples, settings: EvaluateSettings) -> dict[str, Hypothesis]:
+    """Caption each image of a split once, by image id."""
+    return decode_split(
         captioner,
         examples,
         pixel_reader(examples, device()),
         beam_width=settings.beam_width,
         max_words=settings.max_words,
     )
+
+
+def coco_results(hypotheses: Mapping[str, Hypothesis]) -> list[dict[str, int | str]]:
+    """Return captions in the form of COCO's results file: `[{"image_id": 391895, "caption": "a man ..."}, ...]`.
+
+    COCO's image id is the number at the end of its file names; an id without a number at its end stays text.
+    """
+    return [
+        {
+            "image_id": int(number[0]) if (number := re.search(r"\d+$", image_id)) else image_id,
+            "caption": own.text,
+        }
+        for image_id, own in hypotheses.items()
+    ]
+
+
+def evaluate(captioner: Captioner, examples: Examples, settings: EvaluateSettings) -> Evaluation:
+    """Caption each image of a split once and score the captions."""
+    hypotheses = predict(captioner, examples, settings)
     references = examples.references()
     scorer = Scorer(references, settings.metrics)
     scores, scores_of_images = scorer.score({image_id: own.text for image_id, own in hypotheses.items()})

@@ -1,18 +1,35 @@
 """Image bytes, from a file or an archive -> 3-channel uint8 pixels the right way up; the one transform that
 training and serving share."""
 
+import contextlib
 import io
 import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captioning.params import Settings
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
+MAX_BYTES = 100_000_000
+"""Larger members of an archive are not unpacked."""
+MAX_EXPANSION = 200
+"""Nor are those of more than a megabyte that unpack to so many times their size."""
+ORIENTATION_TAG = 0x0112
+QUARTER_TURNS = {
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
+"""EXIF orientation -> quarter turns to the left, and whether left and right are then swapped, to be upright."""
 
 
 class BadImage(ValueError):
@@ -37,16 +54,24 @@ class ImageFolder:
 
         Raises:
             OSError, KeyError, zipfile.BadZipFile: the file or the member is missing or damaged.
+            BadImage: the member is larger than a picture should be, or expands like a decompression bomb.
         """
         if not archive:
             return (self._folder / member).read_bytes()
         if archive not in self._archives:
             self._archives[archive] = zipfile.ZipFile(self._folder / archive)
-        return self._archives[archive].read(member)
+        found = self._archives[archive].getinfo(member)
+        expansion = found.file_size / max(found.compress_size, 1)
+        if found.file_size > MAX_BYTES or (found.file_size > 1_000_000 and expansion > MAX_EXPANSION):
+            raise BadImage(
+                f"{member} of {archive} unpacks from {found.compress_size:,} to {found.file_size:,} bytes"
+            )
+        with self._archives[archive].open(found) as file:
+            return file.read(found.file_size + 1)  # no more than it states; zipfile checks the rest
 
 
-def decode(encoded: bytes) -> Image.Image:
-    """Decode any picture to RGB, upright.
+def decode(encoded: bytes) -> np.ndarray:
+    """Decode any picture to uint8, H x W x 3, upright.
 
     EXIF orientation is applied; transparency is laid on white; 16-bit values are scaled to 8; of an animation
     the first frame is taken.
@@ -59,22 +84,33 @@ def decode(encoded: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF data beside a sound picture
-            image = _open_upright(encoded)
+            return _decode(encoded)
     except BadImage:
         raise
     except UnidentifiedImageError:  # its own message holds a memory address
         raise BadImage(f"not a picture: it begins with {encoded[:16]!r}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more for damaged files
         raise BadImage(f"not a readable picture: {error}".replace("\n", " ")) from None
-    return _to_rgb(image)
 
 
-def _open_upright(encoded: bytes) -> Image.Image:
-    image: Image.Image = Image.open(io.BytesIO(encoded))
+def _decode(encoded: bytes) -> np.ndarray:
+    image: Image.Image = Image.open(io.BytesIO(encoded))  # reads the header only
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+    if image.format == "JPEG" and image.mode in {"RGB", "L"}:
+        with contextlib.suppress(ValueError):  # damaged: Pillow says how, or knows what to do
+            return _turned(simplejpeg.decode_jpeg(encoded), image.getexif().get(ORIENTATION_TAG, 1))
     image.load()
-    return ImageOps.exif_transpose(image)
+    return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the pixels of a camera held in the way that EXIF calls `orientation`, upright."""
+    if orientation not in QUARTER_TURNS:
+        return pixels
+    turns, is_mirrored = QUARTER_TURNS[orientation]
+    upright = np.rot90(pixels, turns)
+    return np.ascontiguousarray(upright[:, ::-1] if is_mirrored else upright)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -89,6 +125,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def encode_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Return the JPEG file, uint8 bytes, of pixels 3 x H x W; colours at half the resolution, as cameras store them."""
+    upright = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    encoded = simplejpeg.encode_jpeg(upright, quality=quality, colorsubsampling="420")
+    return np.frombuffer(encoded, np.uint8)
+
+
 class PixelTransform(Settings):
     """How an upright RGB picture becomes the pixels that a model sees. It travels with the examples and the model."""
 
@@ -97,7 +140,15 @@ class PixelTransform(Settings):
     width: int
     """Pixels."""
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return uint8, 3 x height x width: the whole picture, resized with antialiased bilinear filtering."""
-        resized = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
-        return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Return uint8, 3 x height x width, of uint8 H x W x 3: the whole picture, bilinear with antialiasing."""
+        if pixels.shape[:2] == (self.height, self.width):
+            return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        import torch
+
+        pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        resized = torch.nn.functional.interpolate(
+            pixels_1CHW, (self.height, self.width), mode="bilinear", antialias=True
+        )
+        values: np.ndarray = resized[0].contiguous().numpy()
+        return values

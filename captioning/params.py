@@ -22,7 +22,7 @@ SECTIONS = {
     "clean": "captioning.cleaning:CleanSettings",
     "split": "captioning.splits:SplitSettings",
     "validate": "captioning.gates:ValidateSettings",
-    "preprocess": "captioning.examples:PreprocessSettings",
+    "preprocess": "captioning.preprocessing:PreprocessSettings",
     "inspect": "captioning.gates:InspectSettings",
     "train": "captioning.training:TrainSettings",
     "evaluate": "captioning.evaluation:EvaluateSettings",

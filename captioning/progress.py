@@ -34,3 +34,15 @@ def say(line: str) -> None:
     """Print one line for a person, at once, without tearing a progress bar."""
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
+
+
+def in_bytes(num_bytes: float) -> str:
+    """Return a size as a person reads it."""
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.1f} MB"
+
+
+def in_time(seconds: float) -> str:
+    """Return a duration as a person reads it."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:,.1f} hours"
+    return f"{seconds / 60:,.0f} minutes" if seconds >= 90 else f"{seconds:,.0f} s"

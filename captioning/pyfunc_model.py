@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from PIL import Image
+import numpy as np
 from pydantic import BaseModel
 
 from captioning.images import BadImage, decode
@@ -57,7 +57,7 @@ class CaptioningModel(mlflow.pyfunc.PythonModel):
 
     def _caption(self, encoded: list[str]) -> list[Row]:
         rows: list[Row] = []
-        images: dict[int, Image.Image] = {}
+        images: dict[int, np.ndarray] = {}
         for position, text in enumerate(encoded):
             rows.append(Row(captions=[]))
             try:

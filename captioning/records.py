@@ -8,6 +8,8 @@ So `images_BCHW` are pixels, `features_BLD` grid features, `tokens_NT` word ids,
 from dataclasses import dataclass, field
 
 SPLITS = ("train", "val", "test")
+PREDICT = "predict"
+"""The split of images without captions, which are captioned and not scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +18,8 @@ class Pair:
 
     image_id: str
     """Unique in its dataset, stable as the data grows."""
+    source: str = ""
+    """Name of the dataset, where several are joined; the download stage fills it in where it is empty."""
     archive: str = ""
     """Zip file in the raw folder that holds the image; empty where `url` says where to fetch it."""
     member: str = ""
@@ -25,7 +29,7 @@ class Pair:
     captions: tuple[str, ...] = ()
     """Raw reference captions, in the dataset's order."""
     split: str = ""
-    """The dataset's own split: train, val, test or empty."""
+    """The dataset's own split: train, val, test, predict (for images without captions) or empty."""
     license: str = ""
 
 

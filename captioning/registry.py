@@ -24,7 +24,7 @@ import pandas as pd
 from pydantic import Field
 
 from captioning import lookup, servable, store, tracking
-from captioning.champion import champion_folder, check_receipt, present_folder
+from captioning.champion import PROFILE, champion_folder, check_receipt, present_folder
 from captioning.params import Settings
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ def register(
     history = pd.read_csv(_existing(reports_folder / "training" / "history.csv"))
     run_id = tracking.log_training(fingerprint, history, params, settings.model_name)
     _log_evaluation(run_id, challenger, reports_folder, params)
+    profile = _existing(reports_folder / "validation" / PROFILE)
     with store.locked("registry"):
-        challenger = _scored(_version_of(run_id, model_folder, challenger, settings, params))
+        challenger = _scored(_version_of(run_id, model_folder, profile, challenger, settings, params))
         best = _champion(settings.model_name)
         decision, reason = decide(challenger, best, settings.metric, is_higher_better)
         if decision in PROMOTING:
@@ -248,9 +249,17 @@ def _log_evaluation(run_id: str, challenger: Scored, reports_folder: Path, param
 
 
 def _version_of(
-    run_id: str, model_folder: Path, challenger: Scored, settings: RegisterSettings, params: dict[str, Any]
+    run_id: str,
+    model_folder: Path,
+    profile: Path,
+    challenger: Scored,
+    settings: RegisterSettings,
+    params: dict[str, Any],
 ) -> "ModelVersion":
-    """Return the version of this model with these scores, created where there is none."""
+    """Return the version of this model with these scores, created where there is none.
+
+    It carries the profile of its training data, with which the gate compares later data.
+    """
     model_digest = folder_digest(model_folder)
     facts = [model_digest, challenger.scores, challenger.test_set, challenger.tokenizer]
     registration = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -273,6 +282,7 @@ def _version_of(
     model_id = servable.log_model(
         run_id, model_folder, {key: params["evaluate"][key] for key in ("beam_width", "max_words")}
     )
+    client.log_model_artifact(model_id, str(profile))
     with store.as_default_uri():
         return client.create_model_version(
             settings.model_name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id

@@ -21,11 +21,12 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from captioning.batches import Batch, Batches
 from captioning.captioner import Captioner, Loss, device
-from captioning.checkpoints import Checkpoints, code_identity, fingerprint, seed_everything
+from captioning.checkpoints import Checkpoints, seed_everything
 from captioning.encoders import torchvision_network
 from captioning.evaluation import Read, Scorer, decode_split, pixel_reader
 from captioning.examples import Examples
 from captioning.features import cached_features
+from captioning.fingerprints import code_identity, fingerprint
 from captioning.images import PixelTransform
 from captioning.params import Settings, named_part
 from captioning.progress import progress, say

@@ -2,12 +2,15 @@
 
     python -m stages.download data/raw
 
-Ten seconds for 3,000 drawn scenes; otherwise as long as the source takes.
+Ten seconds for 3,000 drawn scenes; otherwise as long as the source takes. When it is interrupted, the same command
+goes on where it ended.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from captioning import downloads, lookup, params
+from captioning.parts import name_counts
 from captioning.progress import say
 from stages import run
 
@@ -18,7 +21,8 @@ def main(raw: Path) -> None:
     dataset = lookup.find("datasets", settings.dataset)
     say(f"download: {settings.dataset}. License: {dataset.LICENSE}. Source: {dataset.CITATION}")
     counts = downloads.download(settings, raw)
-    images = f"{counts.num_images:,} images, {counts.num_failed:,} of them failed"
+    reasons = f" ({name_counts(Counter(counts.reasons))})" if counts.num_failed else ""
+    images = f"{counts.num_images:,} images, {counts.num_failed:,} of them failed{reasons}"
     say(f"download: {images}, {counts.num_captions:,} captions")
 
 

@@ -14,10 +14,11 @@ import torch
 
 from captioning import figures, params, tokenization
 from captioning.captioner import Captioner, device
-from captioning.evaluation import Evaluation, evaluate
-from captioning.examples import Examples
-from captioning.outputs import whole_folder
+from captioning.evaluation import EvaluateSettings, Evaluation, coco_results, evaluate, predict
+from captioning.examples import Examples, split_names
+from captioning.outputs import whole_file, whole_folder
 from captioning.progress import say
+from captioning.records import PREDICT
 from stages import run
 
 SHEET_SCORE = "rouge_l"
@@ -26,13 +27,14 @@ NUM_ATTENTION_SHEETS = 3
 
 
 def main(examples_folder: Path, model: Path, history: Path, reports: Path) -> None:
-    """Write metrics.json, hypotheses.jsonl and figures."""
+    """Write metrics.json, hypotheses.jsonl, figures, and predictions.json of the images without captions."""
     settings = params.load("evaluate")
     captioner = Captioner.load(model, device())
     examples = Examples(examples_folder, settings.split)
     evaluation = evaluate(captioner, examples, settings)
     reports.mkdir(parents=True, exist_ok=True)
     write_hypotheses(evaluation, reports / "hypotheses.jsonl")
+    write_predictions(captioner, examples_folder, settings, reports / "predictions.json")
     draw(evaluation, captioner, examples, pd.read_csv(history), reports / "figures")
     summary = {
         settings.split: {name: round(score, 6) for name, score in evaluation.scores.items()},
@@ -58,6 +60,18 @@ def write_hypotheses(evaluation: Evaluation, path: Path) -> None:
                 },
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_predictions(
+    captioner: Captioner, examples_folder: Path, settings: EvaluateSettings, path: Path
+) -> None:
+    """Write the captions of the images that have no references, as COCO's server takes them; [] without such images."""
+    hypotheses = {}
+    if PREDICT in split_names(examples_folder):
+        hypotheses = predict(captioner, Examples(examples_folder, PREDICT), settings)
+        say(f"evaluate: {len(hypotheses):,} images without references are captioned in {path}")
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(coco_results(hypotheses), ensure_ascii=False) + "\n")
 
 
 def draw(

@@ -2,8 +2,9 @@
 
     python -m stages.inspect data/examples reports/inspection
 
-Takes some ten seconds, most of them to start Great Expectations. Where the shards are refused the command
-ends with code 1 after writing its reports; nothing is deleted, and the pipeline stops there.
+Takes some ten seconds, most of them to start Great Expectations, and a second or so a shard and processor. Where
+the shards are refused the command ends with code 1 after writing its reports; nothing is deleted, and the pipeline
+stops there.
 """
 
 from pathlib import Path

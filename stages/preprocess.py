@@ -6,7 +6,7 @@ python -m stages.preprocess data/raw data/clean data/splits data/examples
 from pathlib import Path
 
 from captioning import params
-from captioning.examples import write_examples
+from captioning.preprocessing import write_examples
 from captioning.progress import say
 from stages import run
 

@@ -28,7 +28,9 @@ def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     values = params.read(ROOT / "params.yaml")
     settings = downloads.read_settings(values["download"] | {"num_images": TINY_IMAGES})
-    downloads.download(settings, folder / "raw")
+    with pytest.MonkeyPatch.context() as patch:  # another test process downloads the same
+        patch.setenv("CAPTIONING_HOME", str(folder / "home"))
+        downloads.download(settings, folder / "raw")
     cleaning.clean(folder / "raw", folder / "clean", cleaning.CleanSettings.model_validate(values["clean"]))
     splits.write_splits(
         folder / "clean", folder / "splits", splits.SplitSettings.model_validate(values["split"])
@@ -39,11 +41,16 @@ def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_examples(tiny_tables: Path) -> Path:
     """Folder of examples of a few generated scenes, 64 x 64 pixels, in several shards."""
-    from captioning.examples import PreprocessSettings, write_examples
+    from captioning.preprocessing import PreprocessSettings, write_examples
     from captioning.images import PixelTransform
 
     settings = PreprocessSettings(
-        image=PixelTransform(height=64, width=64), min_word_count=1, max_words=24, images_per_shard=16
+        image=PixelTransform(height=64, width=64),
+        storage="pixels",
+        jpeg_quality=95,
+        min_word_count=1,
+        max_words=24,
+        images_per_shard=16,
     )
     folder = tiny_tables / "examples"
     write_examples(tiny_tables / "raw", tiny_tables / "clean", tiny_tables / "splits", folder, settings)

@@ -1,103 +1,26 @@
 """Every data set keeps the contract of captioning/datasets; those of archives and files read their form rightly."""
 
-import io
-import json
 import re
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import pytest
-from PIL import Image
+from dataset_samples import (
+    SMALL,
+    flickr8k_settings,
+    karpathy_image,
+    karpathy_settings,
+    prepared,
+    write_zip,
+)
 from pydantic import ValidationError
 
-from captioning import lookup
-from captioning.datasets import DatasetSettings, flickr8k, karpathy, scenes
+from captioning import json_lists, lookup
+from captioning.datasets import flickr8k, karpathy
 from captioning.downloads import download
-from captioning.fetching import fetch
-from captioning.records import SPLITS, Pair
-
-COMMON = {"limit": None, "max_failed_share": 0.0, "timeout_seconds": 5.0, "retries": 0, "num_connections": 2}
-
-
-def picture(colour: str) -> bytes:
-    encoded = io.BytesIO()
-    Image.new("RGB", (32, 32), colour).save(encoded, "JPEG")
-    return encoded.getvalue()
-
-
-def write_zip(path: Path, members: dict[str, bytes | str]) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-
-
-def scenes_settings(folder: Path, **changes: Any) -> scenes.Settings:
-    section = {"dataset": "scenes", "num_images": 20, "image_side_pixels": 64, "seed": 0}
-    return scenes.Settings.model_validate(COMMON | section | changes)
-
-
-def flickr8k_settings(folder: Path, **changes: Any) -> flickr8k.Settings:
-    """Write archives with every oddity of the real ones."""
-    photographs = {
-        f"Flicker8k_Dataset/{name}.jpg": picture(name) for name in ("red", "green", "blue", "black")
-    }
-    shadow = {"__MACOSX/Flicker8k_Dataset/._red.jpg": b"shadow"}
-    write_zip(folder / "Flickr8k_Dataset.zip", photographs | shadow)
-    captions = "green.jpg#0\tA green picture .\nred.jpg#0\tA red picture .\nred.jpg#1\tIt is red .\n"
-    captions += "white.jpg#0\tNot in the archive .\nred.jpg.1#0\tAn odd name .\nblack.jpg#0\tIn no list .\n"
-    texts = {
-        "Flickr8k.token.txt": captions,
-        "Flickr_8k.trainImages.txt": "red.jpg\nwhite.jpg\n",
-        "Flickr_8k.devImages.txt": "blue.jpg\n",
-        "Flickr_8k.testImages.txt": "green.jpg\n",
-        "readme.txt": "...",
-    }
-    write_zip(folder / "Flickr8k_text.zip", texts)
-    section = {"dataset": "flickr8k", "source": folder.as_uri() + "/", "checksums": {}}
-    return flickr8k.Settings.model_validate(COMMON | section | changes)
-
-
-def karpathy_image(filename: str, split: str, **more: Any) -> dict[str, Any]:
-    return {"filename": filename, "split": split, "sentences": [{"raw": f"A picture, {filename} ."}], **more}
-
-
-def karpathy_settings(folder: Path, *images: dict[str, Any], **changes: Any) -> karpathy.Settings:
-    images = images or tuple(
-        karpathy_image(f"{split}.jpg", split) for split in ("train", "restval", "val", "test")
-    )
-    for image in images:
-        path = folder / "images" / image.get("filepath", "") / image["filename"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture("red"))
-    (folder / "dataset.json").write_text(json.dumps({"dataset": "coco", "images": images}, indent=1))
-    section = {
-        "dataset": "karpathy",
-        "source": str(folder / "dataset.json"),
-        "images": (folder / "images").as_uri(),
-    }
-    return karpathy.Settings.model_validate(COMMON | section | changes)
-
-
-SMALL: dict[str, Callable[[Path], DatasetSettings]] = {
-    "scenes": scenes_settings,
-    "flickr8k": flickr8k_settings,
-    "karpathy": karpathy_settings,
-}
-"""A small source of each data set: a function that writes it into a folder and returns its settings."""
-
-
-def fetch_quickly(url: str, path: Path, sha256: str | None) -> None:
-    fetch(url, path, sha256, timeout_seconds=5, retries=0)
-
-
-def prepared(dataset: ModuleType, source: Path, folder: Path, settings: DatasetSettings) -> list[Pair]:
-    folder.mkdir()
-    dataset.prepare(folder, settings, fetch_quickly)
-    return list(dataset.read_pairs(folder, settings))
+from captioning.records import PREDICT, SPLITS, Pair
 
 
 @pytest.mark.parametrize("name", lookup.names("datasets"))
@@ -120,10 +43,11 @@ class TestContract:
 
     def test_pairs_are_unique_and_say_where_their_image_is(self, name: str, tmp_path: Path) -> None:
         settings = SMALL[name](tmp_path)
-        pairs = prepared(lookup.find("datasets", name), tmp_path, tmp_path / "raw", settings)
+        pairs = prepared(lookup.find("datasets", name), tmp_path / "raw", settings)
         assert pairs
         assert len({pair.image_id for pair in pairs}) == len(pairs)
-        assert {pair.split for pair in pairs} <= {*SPLITS, ""}
+        assert {pair.split for pair in pairs} <= {*SPLITS, PREDICT, ""}
+        assert all(not pair.captions for pair in pairs if pair.split == PREDICT)
         for pair in pairs:
             if pair.archive:
                 with zipfile.ZipFile(tmp_path / "raw" / pair.archive) as archive:
@@ -132,12 +56,13 @@ class TestContract:
     def test_equal_settings_give_equal_bytes_and_equal_pairs(self, name: str, tmp_path: Path) -> None:
         settings = SMALL[name](tmp_path)
         dataset = lookup.find("datasets", name)
-        first, second = (
-            prepared(dataset, tmp_path, tmp_path / which, settings) for which in ("first", "second")
-        )
+        first, second = (prepared(dataset, tmp_path / which, settings) for which in ("first", "second"))
         assert first == second
-        for path in (tmp_path / "first").iterdir():
-            assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
+        contents = [
+            {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+            for folder in (tmp_path / "first", tmp_path / "second")
+        ]
+        assert contents[0] == contents[1]
 
     def test_small_source_can_be_downloaded(self, name: str, tmp_path: Path) -> None:
         settings = SMALL[name](tmp_path).model_copy(update={"max_failed_share": 0.5})
@@ -149,7 +74,7 @@ class TestContract:
 
 
 def test_flickr8k_reads_captions_and_splits_in_the_order_of_the_caption_file(tmp_path: Path) -> None:
-    pairs = prepared(flickr8k, tmp_path, tmp_path / "raw", flickr8k_settings(tmp_path))
+    pairs = prepared(flickr8k, tmp_path / "raw", flickr8k_settings(tmp_path))
     assert [(pair.image_id, pair.split, pair.captions) for pair in pairs] == [
         ("green", "test", ("A green picture .",)),
         ("red", "train", ("A red picture .", "It is red .")),
@@ -169,7 +94,7 @@ def test_flickr8k_image_that_the_archive_lacks_is_a_failed_row(tmp_path: Path) -
 def test_flickr8k_says_how_many_images_are_in_no_list(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepared(flickr8k, tmp_path, tmp_path / "raw", flickr8k_settings(tmp_path))
+    prepared(flickr8k, tmp_path / "raw", flickr8k_settings(tmp_path))
     assert "flickr8k: 2 images in no split list are left out" in capsys.readouterr().err
 
 
@@ -183,7 +108,7 @@ def test_flickr8k_refuses_a_checksum_of_an_unknown_archive(tmp_path: Path) -> No
 def test_flickr8k_checks_the_checksums_given(tmp_path: Path) -> None:
     settings = flickr8k_settings(tmp_path, checksums={"Flickr8k_text.zip": "0" * 64})
     with pytest.raises(ValueError, match=r"Flickr8k_text.zip has the sha256 [0-9a-f]{64}, expected 0000"):
-        prepared(flickr8k, tmp_path, tmp_path / "raw", settings)
+        prepared(flickr8k, tmp_path / "raw", settings)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +132,13 @@ def test_flickr8k_refuses_texts_in_another_form(
         tmp_path / "Flickr8k_text.zip", {name: text for name, text in texts.items() if text is not None}
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        prepared(flickr8k, tmp_path, tmp_path / "raw", settings)
+        prepared(flickr8k, tmp_path / "raw", settings)
 
 
 def test_flickr8k_reads_the_authors_archives(shared: Path, tmp_path: Path) -> None:
     source = (shared / "data" / "flickr8k").as_uri()
     settings = flickr8k_settings(tmp_path, source=source)
-    pairs = prepared(flickr8k, tmp_path, tmp_path / "raw", settings)
+    pairs = prepared(flickr8k, tmp_path / "raw", settings)
     assert [sum(pair.split == split for pair in pairs) for split in SPLITS] == [6000, 500, 500]
     assert {len(pair.captions) for pair in pairs} == {5}
     assert all(pair.archive for pair in pairs)
@@ -223,7 +148,7 @@ def test_flickr8k_reads_the_authors_archives(shared: Path, tmp_path: Path) -> No
 
 
 def karpathy_pairs(folder: Path, *images: dict[str, Any], **changes: Any) -> list[Pair]:
-    return prepared(karpathy, folder, folder / "raw", karpathy_settings(folder, *images, **changes))
+    return prepared(karpathy, folder / "raw", karpathy_settings(folder, *images, **changes))
 
 
 def test_karpathy_counts_restval_as_train(tmp_path: Path) -> None:
@@ -256,7 +181,7 @@ def test_karpathy_keeps_the_license_of_each_image(tmp_path: Path) -> None:
 def test_karpathy_reads_a_file_of_any_length_in_pieces(
     chunk_characters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(karpathy, "CHUNK_CHARACTERS", chunk_characters)
+    monkeypatch.setattr(json_lists, "CHUNK_CHARACTERS", chunk_characters)
     images = [karpathy_image(f"{number}.jpg", "train", note='] } "images": [') for number in range(20)]
     assert [pair.image_id for pair in karpathy_pairs(tmp_path, *images)] == [
         str(number) for number in range(20)
@@ -266,8 +191,8 @@ def test_karpathy_reads_a_file_of_any_length_in_pieces(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"annotations": []}', 'is not in Karpathy\'s form: no list "images", it begins with'),
-        ('{"images": [{"filename": "a.jpg", "sp', "dataset.json is damaged or cut short"),
+        ('{"annotations": []}', 'dataset.json has no list "images"; it has ["annotations"]'),
+        ('{"images": [{"filename": "a.jpg", "sp', "dataset.json is damaged, cut short or no JSON object"),
         (
             '{"images": [{"file_name": "a.jpg"}]}',
             "expected filename, split and sentences, each with raw or tokens",
@@ -279,7 +204,7 @@ def test_karpathy_refuses_another_form(text: str, message: str, tmp_path: Path) 
     settings = karpathy_settings(tmp_path)
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
-        prepared(karpathy, tmp_path, tmp_path / "raw", settings)
+        prepared(karpathy, tmp_path / "raw", settings)
 
 
 def test_karpathy_refuses_a_folder_that_is_no_address(tmp_path: Path) -> None:
@@ -296,6 +221,6 @@ def test_karpathy_fetches_real_photographs_with_their_licenses(shared: Path, tmp
     rows = pd.read_parquet(tmp_path / "raw" / "rows.parquet")
     assert (counts.num_images, counts.num_failed) == (109, 0)
     assert rows["license"].str.startswith("Attribution").all()
-    with zipfile.ZipFile(tmp_path / "raw" / "images.zip") as archive:
+    with zipfile.ZipFile(tmp_path / "raw" / rows["archive"].iloc[0]) as archive:
         first = archive.read(rows["member"].iloc[0])
     assert first == (coco / "images" / "000000000285.jpg").read_bytes()

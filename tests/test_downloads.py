@@ -1,307 +1,424 @@
-"""Files and images come over http or from files: whole, checked, or with a reason."""
+"""A data set comes whole, in parts that outlive a killed run; every image ends as one row with a status."""
 
-import contextlib
+import asyncio
 import hashlib
-import threading
-import time
+import itertools
+import json
+import os
+import subprocess
+import sys
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from local_site import JPEG, Site, serve
+from scratch_project import wait_until
 
-from captioning import fetching
+from captioning import connections, fetching, home, parts, progress
 from captioning.datasets import karpathy
-from captioning.downloads import download, fetch_images, read_settings
-from captioning.fetching import FetchError, fetch, fetch_image
-from captioning.records import Pair
+from captioning.downloads import Counts, download, read_settings
 
-SCENES = {
-    "dataset": "scenes",
-    "num_images": 10,
-    "image_side_pixels": 32,
-    "seed": 0,
+COMMON = {
     "limit": None,
     "max_failed_share": 0.0,
     "timeout_seconds": 5.0,
     "retries": 0,
-    "num_connections": 2,
+    "num_connections": 4,
+    "connections_per_host": 4,
+    "images_per_archive": 10,
+    "max_image_bytes": 1_000_000,
+    "max_image_seconds": 30.0,
+    "allow_private_addresses": True,
 }
+SCENES = COMMON | {"dataset": "scenes", "num_images": 10, "image_side_pixels": 32, "seed": 0}
 
 
-class Answers(BaseHTTPRequestHandler):
-    """/ok/NAME answers NAME; the other first words of a path fail in their own way."""
-
-    requests: Counter[str]
-
-    def do_GET(self) -> None:
-        kind, _, name = self.path.strip("/").partition("/")
-        self.requests[self.path] += 1
-        body = name.encode()
-        status, length = 200, len(body)
-        match kind:
-            case "flaky" if self.requests[self.path] <= 2:
-                status = 503
-            case "busy":
-                status = 503
-            case "short":
-                length += 100
-            case "page":
-                body = b"\n<!DOCTYPE html><html>log in first</html>"
-                length = len(body)
-            case "silent":
-                time.sleep(2)
-            case "slow":
-                time.sleep(0.2)
-            case "ok" | "flaky":
-                pass
-            case _:
-                status = 404
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
-        with contextlib.suppress(BrokenPipeError):  # the other side did not wait
-            self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
+@pytest.fixture(autouse=True)
+def home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONING_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setattr(fetching, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve `Answers` on a free port; pauses between attempts are short."""
-    monkeypatch.setattr(fetching, "FIRST_PAUSE_SECONDS", 0.01)
-    Answers.requests = Counter()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def site() -> Iterator[Site]:
+    with serve() as site:
+        yield site
 
 
-def fetched(url: str, folder: Path, sha256: str | None = None, retries: int = 0) -> bytes:
-    fetch(url, folder / "file.bin", sha256, timeout_seconds=0.5, retries=retries)
-    assert [path.name for path in folder.iterdir()] == ["file.bin"]
-    return (folder / "file.bin").read_bytes()
+class Source:
+    """A list of images at the site, in Karpathy's form, and the raw folder to bring them to."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        self.site, self.folder = site, folder
+        self.raw = folder / "raw"
+
+    def settings(self, *paths: str, **changes: Any) -> karpathy.Settings:
+        if paths:
+            captions = [{"raw": "a picture"}, {"raw": "another"}]
+            images = [{"filename": path, "split": "train", "sentences": captions} for path in paths]
+            (self.folder / "dataset.json").write_text(json.dumps({"images": images}))
+        section = {
+            "dataset": "karpathy",
+            "source": str(self.folder / "dataset.json"),
+            "images": self.site.url,
+        }
+        return karpathy.Settings.model_validate(COMMON | section | changes)
+
+    def download(self, *paths: str, **changes: Any) -> Counts:
+        return download(self.settings(*paths, **changes), self.raw)
+
+    def rows(self) -> pd.DataFrame:
+        return pd.read_parquet(self.raw / "rows.parquet")
+
+    def reasons(self) -> list[str]:
+        return [error.partition(":")[0] for error in self.rows()["error"]]
+
+    def read(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.raw.iterdir()}
 
 
-def refusal(url: str, folder: Path, retries: int = 0) -> FetchError:
-    with pytest.raises(FetchError) as error:
-        fetch(url, folder / "file.bin", timeout_seconds=0.5, retries=retries)
-    assert not list(folder.iterdir())
-    return error.value
+@pytest.fixture
+def source(site: Site, tmp_path: Path) -> Source:
+    return Source(site, tmp_path)
 
 
-def test_file_comes_over_http(site: str, tmp_path: Path) -> None:
-    assert fetched(f"{site}/ok/hello", tmp_path) == b"hello"
-
-
-def test_file_is_copied_from_disk_and_stays_there(tmp_path: Path) -> None:
-    source = tmp_path / "a source.bin"
-    source.write_bytes(b"x" * 3_000_000)
-    (tmp_path / "target").mkdir()
-    assert fetched(source.as_uri(), tmp_path / "target") == source.read_bytes()
-    assert not source.samefile(tmp_path / "target" / "file.bin")
-
-
-def test_failure_that_may_pass_is_tried_again(site: str, tmp_path: Path) -> None:
-    assert fetched(f"{site}/flaky/hello", tmp_path, retries=2) == b"hello"
-    assert Answers.requests["/flaky/hello"] == 3
-
-
-def test_attempts_end_after_the_retries_allowed(site: str, tmp_path: Path) -> None:
-    assert refusal(f"{site}/busy/hello", tmp_path, retries=1).reason == "http-503"
-    assert Answers.requests["/busy/hello"] == 2
-
-
-def test_failure_that_will_not_pass_is_not_tried_again(site: str, tmp_path: Path) -> None:
-    error = refusal(f"{site}/gone/hello", tmp_path, retries=5)
-    assert Answers.requests["/gone/hello"] == 1
-    sentence = f"{site}/gone/hello answered 404 Not Found"
-    assert str(error) == f"{sentence}; check the address in the section download, or try again later"
-
-
-def test_answer_cut_short_is_a_failure(site: str, tmp_path: Path) -> None:
-    error = refusal(f"{site}/short/hello", tmp_path)
-    assert error.reason == "cut-short"
-    assert "ended after 5 of 105 bytes" in str(error)
-
-
-def test_silent_server_is_given_up(site: str, tmp_path: Path) -> None:
-    error = refusal(f"{site}/silent/hello", tmp_path)
-    assert error.reason == "timeout"
-    assert "0.5 seconds" in str(error)
-
-
-def test_server_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        port = server.server_port
-    error = refusal(f"http://127.0.0.1:{port}/x", tmp_path)
-    assert error.reason == "connection"
-    assert "Connection refused" in str(error)
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "target").mkdir()
-    error = refusal((tmp_path / "absent.zip").as_uri(), tmp_path / "target", retries=5)
-    assert error.reason == "missing"
-    assert "absent.zip does not exist" in str(error)
-
-
-@pytest.mark.parametrize(
-    "address", ["data/images.zip", "ftp://example.org/x", "", "https://", "http://host:port/x"]
-)
-def test_address_that_cannot_be_opened_is_named(address: str, tmp_path: Path) -> None:
-    error = refusal(address, tmp_path, retries=5)
-    assert error.reason in {"unusable-url", "connection"}
-    assert address in str(error)
-
-
-def test_wrong_checksum_is_refused_with_both(site: str, tmp_path: Path) -> None:
-    right, wrong = hashlib.sha256(b"hello").hexdigest(), "0" * 64
-    assert fetched(f"{site}/ok/hello", tmp_path, right.upper()) == b"hello"
-    (tmp_path / "file.bin").unlink()
-    with pytest.raises(
-        ValueError, match=f"has the sha256 {right}, expected {wrong}; it was changed or damaged"
-    ):
-        fetched(f"{site}/ok/hello", tmp_path, wrong)
-    assert not list(tmp_path.iterdir())
-
-
-def test_web_page_instead_of_a_zip_is_refused(site: str, tmp_path: Path) -> None:
-    message = r"/page/images.zip is not a zip file: it begins with b'\\n<!DOCTYPE html><html>log in first"
-    with pytest.raises(ValueError, match=message):
-        fetch(f"{site}/page/images.zip", tmp_path / "images.zip", timeout_seconds=1, retries=0)
-    assert not list(tmp_path.iterdir())
-
-
-def pairs_at(site: str, *paths: str) -> list[Pair]:
-    return [
-        Pair(image_id=f"image-{n}", url=f"{site}/{path}", captions=("a",)) for n, path in enumerate(paths)
-    ]
-
-
-def test_each_failed_image_is_a_row_with_a_reason(site: str, tmp_path: Path) -> None:
-    pairs = pairs_at(
-        site, "ok/one.jpg", "gone/two.jpg", "page/three.jpg", "short/four.jpg", "silent/five.jpg"
-    )
-    pairs += [Pair(image_id="nowhere"), Pair(image_id="inside", archive="some.zip", member="m.jpg")]
-    outcomes = fetch_images(pairs, tmp_path / "images.zip", timeout_seconds=0.5, retries=0, num_connections=2)
-    rows = {pair.image_id: row for pair, row in outcomes}
-    reasons = {image_id: row.error.split(":")[0] for image_id, row in rows.items()}
-    assert reasons == {
-        "image-0": "",
-        "image-1": "http-404",
-        "image-2": "web-page",
-        "image-3": "cut-short",
-        "image-4": "timeout",
-        "nowhere": "not-in-archive",
-        "inside": "",
+def test_each_failed_image_is_a_row_with_a_reason(source: Source) -> None:
+    source.site.files["none"] = b""
+    bad = {
+        "gone/b.jpg": "http-404",
+        "busy/c.jpg": "http-503",
+        "page/d.jpg": "web-page",
+        "html/e.jpg": "web-page",
+        "text/f.jpg": "not-a-picture",
+        "short/g.jpg": "cut-short",
+        "loop/h.jpg": "redirect-loop",
+        "to/file:%2F%2F%2Fetc%2Fi": "bad-redirect",
+        "drip/j.jpg": "too-slow",
+        "long/2000000": "too-large",
+        "text/": "empty",
     }
-    assert [row.status for row in rows.values()] == ["ok", *["failed"] * 5, "ok"]
-    assert rows["image-1"].error == f"http-404: {site}/gone/two.jpg answered 404 Not Found"
-    good = rows["image-0"]
-    assert (good.archive, good.member, good.num_bytes) == ("images.zip", "image-0.jpg", 7)
-    assert good.sha256 == hashlib.sha256(b"one.jpg").hexdigest()
-    assert (rows["inside"].archive, rows["inside"].member) == ("some.zip", "m.jpg")
+    paths = ["ok/a.jpg", *bad]
+    images = [
+        {"filename": path, "split": "train", "sentences": [], "imgid": number}
+        for number, path in enumerate(paths)
+    ]
+    (source.folder / "dataset.json").write_text(json.dumps({"images": images}))
+    counts = source.download(max_failed_share=0.99, max_image_seconds=1.0)
+    assert source.reasons() == ["", *bad.values()]
+    rows = source.rows()
+    assert list(rows["status"]) == ["ok", *["failed"] * len(bad)]
+    assert rows["error"][1] == f"http-404: {source.site.url}/gone/b.jpg answered 404 Not Found"
+    assert (rows["archive"][0], rows["member"][0], rows["num_bytes"][0]) == ("images-00000.zip", "a.jpg", 9)
+    assert rows["sha256"][0] == hashlib.sha256(JPEG + b"a.jpg").hexdigest()
+    assert counts.num_failed == len(bad)
+    assert counts.reasons["web-page"] == 2
 
 
-def test_images_are_fetched_at_the_same_time_and_stored_in_order(site: str, tmp_path: Path) -> None:
-    paths = [f"{'slow' if number % 3 == 0 else 'ok'}/{number}.jpg" for number in range(30)]
-    archives = []
+def test_failure_that_may_pass_is_tried_again(source: Source) -> None:
+    source.download("flaky/a.jpg", "ok/b.jpg", "reset/c.jpg", retries=2, max_failed_share=0.5)
+    assert list(source.rows()["status"]) == ["ok", "ok", "failed"]
+    assert source.site.requests["/flaky/a.jpg"] == 3
+    assert source.site.requests["/reset/c.jpg"] == 3
+
+
+def test_private_address_is_refused_unless_allowed(source: Source) -> None:
+    source.download("ok/a.jpg", allow_private_addresses=False, max_failed_share=1.0)
+    assert source.reasons() == ["private-address"]
+    assert not source.site.requests
+
+
+def test_server_that_asks_to_wait_is_left_alone_by_all_connections(source: Source) -> None:
+    source.download("wait/1/a.jpg", *[f"slow/{number}.jpg" for number in range(30)], retries=1)
+    asked = source.site.times
+    longest = max(later - earlier for earlier, later in itertools.pairwise(asked))
+    assert longest >= 0.8  # but for the answers under way
+
+
+def test_images_are_stored_in_order_however_they_come(source: Source) -> None:
+    paths = [f"{'slow' if number % 3 == 0 else 'ok'}/{number}.jpg" for number in range(25)]
+    whole = []
     for num_connections in (10, 3):
-        archive = tmp_path / f"{num_connections}.zip"
-        began = time.monotonic()
-        outcomes = list(
-            fetch_images(
-                pairs_at(site, *paths), archive, timeout_seconds=5, retries=0, num_connections=num_connections
-            )
-        )
-        if num_connections == 10:
-            assert time.monotonic() - began < 1.5  # ten answers of 0.2 s, one after the other, take 2 s
-        assert [row.status for _, row in outcomes] == ["ok"] * 30
-        archives.append(archive.read_bytes())
-    assert archives[0] == archives[1]
-    with zipfile.ZipFile(tmp_path / "10.zip") as images:
-        assert images.namelist() == [f"image-{number}.jpg" for number in range(30)]
-        assert images.read("image-3.jpg") == b"3.jpg"
+        settings = {"num_connections": num_connections, "connections_per_host": num_connections}
+        source.download(*paths, **settings)
+        whole.append(source.read())
+    assert whole[0] == whole[1]
+    assert list(source.rows()["image_id"]) == [str(number) for number in range(25)]
+    assert source.rows()["archive"].value_counts(sort=False).to_dict() == {
+        "images-00000.zip": 10,
+        "images-00001.zip": 10,
+        "images-00002.zip": 5,
+    }
+    with zipfile.ZipFile(source.raw / "images-00001.zip") as images:
+        assert images.namelist() == [f"{number}.jpg" for number in range(10, 20)]
+        assert images.read("13.jpg") == JPEG + b"13.jpg"
         assert {member.date_time for member in images.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_too_large_image_is_not_fetched(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "MAX_IMAGE_BYTES", 4)
-    with pytest.raises(FetchError, match="has more than 4 bytes"):
-        fetch_image(f"{site}/ok/hello", timeout_seconds=5, retries=0)
+@pytest.mark.parametrize("connections_per_host", [1, 3])
+def test_no_host_has_more_connections_than_allowed_and_all_work(
+    connections_per_host: int, source: Source
+) -> None:
+    paths = [f"slow/{number}.jpg" for number in range(12)]
+    source.download(*paths, num_connections=8, connections_per_host=connections_per_host)
+    assert source.site.most_running == connections_per_host
 
 
-def karpathy_settings(site: str, folder: Path, filenames: list[str], **changes: Any) -> karpathy.Settings:
-    images = ",".join(
-        f'{{"filename": "{name}", "split": "train", "sentences": [{{"raw": "a"}}]}}' for name in filenames
-    )
-    (folder / "dataset.json").write_text(f'{{"images": [{images}]}}')
-    section = {
-        key: value for key, value in SCENES.items() if key not in {"num_images", "image_side_pixels", "seed"}
-    }
-    section |= {"dataset": "karpathy", "source": str(folder / "dataset.json"), "images": site}
-    return karpathy.Settings.model_validate(section | changes)
+def test_host_that_does_not_answer_does_not_hold_up_others(site: Site) -> None:
+    with serve("127.0.0.2") as other:
+        held = [f"{site.url}/held/{number}" for number in range(4)]
+        fast = [f"{other.url}/ok/{number}" for number in range(20)]
+
+        async def attempt(url: str) -> fetching.Picture:
+            if url == held[-1]:
+                assert other.requests.total() == len(fast)
+            async with fetching.open_session(timeout_seconds=20, allow_private_addresses=True) as session:
+                picture = await fetching.fetch_image(session, url, max_bytes=100, max_seconds=20)
+            if other.requests.total() == len(fast):
+                site.go_on.set()  # only now the first host answers
+            return picture
+
+        async def fetch_all() -> list[connections.Outcome]:
+            queue = connections.Connections(attempt, retries=0, num_connections=3, connections_per_host=2)
+            return [outcome async for outcome in queue.fetch([*held, *fast])]
+
+        outcomes = asyncio.run(fetch_all())
+    assert all(isinstance(outcome, fetching.Picture) for outcome in outcomes)
 
 
-def test_too_many_failures_are_refused_with_counts_by_reason(site: str, tmp_path: Path) -> None:
-    names = ["ok/a.jpg", "ok/b.jpg", "gone/c.jpg", "gone/d.jpg", "page/e.jpg"]
-    settings = karpathy_settings(site, tmp_path, names, max_failed_share=0.5)
+def test_pictures_that_wait_for_an_earlier_one_do_not_fill_the_memory(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_BYTES_AHEAD", 25)
+    most = 0
+
+    class Watched(connections.Connections):
+        def _start(self) -> None:
+            nonlocal most
+            most = max(most, self._num_bytes)
+            super()._start()
+
+    monkeypatch.setattr(parts, "Connections", Watched)
+    source.download("slow/a.jpg", *[f"ok/{number}.jpg" for number in range(10, 40)])
+    assert 25 <= most <= 25 + 4 * len(JPEG + b"10.jpg")
+    assert set(source.reasons()) == {""}
+
+
+def test_picture_that_all_others_wait_for_is_fetched_although_the_memory_is_full(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_BYTES_AHEAD", 25)
+    monkeypatch.setattr(fetching, "FIRST_PAUSE_SECONDS", 0.2)  # in which the others fill it
+    source.download("flaky/a.jpg", *[f"ok/{number}.jpg" for number in range(10, 40)], retries=2)
+    assert set(source.reasons()) == {""}
+
+
+def test_member_is_named_by_the_id_and_the_content(source: Source) -> None:
+    settings = source.settings("ok/..%2Fa b.php", "ok/ä.jpg")
+    download(settings, source.raw)
+    with zipfile.ZipFile(source.raw / "images-00000.zip") as images:
+        names = images.namelist()
+    assert not any("/" in name or " " in name for name in names)
+    assert [name[-4:] for name in names] == [".jpg", ".jpg"]
+    assert list(source.rows()["member"]) == names
+
+
+def test_one_in_ten_dead_links_are_rows_and_the_rest_goes_on(source: Source) -> None:
+    paths = [f"{'gone' if number % 10 == 7 else 'ok'}/{number}.jpg" for number in range(100)]
+    counts = source.download(*paths, max_failed_share=0.1)
+    assert (counts.num_images, counts.num_captions, counts.reasons) == (100, 200, {"http-404": 10})
+    assert source.rows()["status"].value_counts().to_dict() == {"ok": 90, "failed": 10}
+
+
+def test_too_many_failures_are_refused_with_counts_by_reason(source: Source) -> None:
     message = (
         r"3 of 5 images could not be fetched \(2 http-404, 1 web-page\): a share of 0.6000, at most 0.5 is"
     )
     with pytest.raises(ValueError, match=message):
-        download(settings, tmp_path / "raw")
-    assert not (tmp_path / "raw").exists()
+        source.download(
+            "ok/a.jpg", "ok/b.jpg", "gone/c.jpg", "gone/d.jpg", "page/e.jpg", max_failed_share=0.5
+        )
+    assert not source.raw.exists()
 
 
-def test_few_failures_are_rows_and_the_rest_goes_on(site: str, tmp_path: Path) -> None:
-    settings = karpathy_settings(site, tmp_path, ["ok/a.jpg", "gone/b.jpg", "ok/c.jpg"], max_failed_share=0.4)
-    counts = download(settings, tmp_path / "raw")
-    rows = pd.read_parquet(tmp_path / "raw" / "rows.parquet")
-    assert list(rows["status"]) == ["ok", "failed", "ok"]
-    assert (counts.num_images, counts.num_captions, counts.reasons) == (3, 3, {"http-404": 1})
-
-
-def test_image_id_that_occurs_twice_is_refused(site: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="image_id 'a' occurs twice; every image needs its own id"):
-        download(karpathy_settings(site, tmp_path, ["ok/a.jpg", "ok/a.png"]), tmp_path / "raw")
-
-
-def test_no_images_are_refused(site: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="data set 'karpathy' has no images; check its settings"):
-        download(karpathy_settings(site, tmp_path, []), tmp_path / "raw")
-
-
-def test_tables_have_the_columns_that_the_next_stages_read(tmp_path: Path) -> None:
-    download(read_settings(SCENES), tmp_path / "raw")
-    rows = pd.read_parquet(tmp_path / "raw" / "rows.parquet")
-    captions = pd.read_parquet(tmp_path / "raw" / "captions.parquet")
-    columns = [
-        "image_id",
-        "archive",
-        "member",
-        "url",
-        "split",
-        "license",
-        "status",
-        "error",
-        "num_bytes",
-        "sha256",
-    ]
-    assert list(rows) == columns
-    assert rows["num_bytes"].dtype == "int64"
-    assert not rows.isna().any(axis=None)
-    assert {name: str(kind) for name, kind in captions.dtypes.items()} == {
-        "image_id": "str",
-        "position": "int32",
-        "caption": "str",
+def test_refused_download_tries_only_what_failed_when_it_is_run_again(source: Source) -> None:
+    paths = [f"ok/{number}.jpg" for number in range(25)]
+    paths[3] = paths[23] = "flaky/x.jpg"
+    paths[23] = "flaky/y.jpg"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"2 of 25 images could not be fetched \(2 http-500\)"):
+            source.download(*paths)
+    assert source.download(*paths).num_failed == 0
+    assert {path: num for path, num in source.site.requests.items() if num > 1} == {
+        "/flaky/x.jpg": 3,
+        "/flaky/y.jpg": 3,
     }
+    assert source.site.requests.total() == 23 + 6
+    with zipfile.ZipFile(source.raw / "images-00000.zip") as images:
+        assert images.read("x.jpg") == JPEG + b"x.jpg"
+    again = source.read()
+    source.site.requests.clear()
+    source.site.requests.update({"/flaky/x.jpg": 5, "/flaky/y.jpg": 5})
+    source.download(*paths)
+    assert source.read() == again
+
+
+def test_refused_download_is_accepted_without_fetching_when_more_failures_are_allowed(source: Source) -> None:
+    paths = [f"ok/{number}.jpg" for number in range(19)]
+    with pytest.raises(ValueError, match="1 of 20 images"):
+        source.download(*paths, "gone/x.jpg")
+    source.download(*paths, "gone/x.jpg", max_failed_share=0.05)
+    assert source.site.requests.total() == 21  # the failed one once more
+
+
+DOWNLOAD = """
+import json, sys
+from pathlib import Path
+from captioning.downloads import download, read_settings
+download(read_settings(json.loads(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+def start_download(source: Source, settings: karpathy.Settings) -> subprocess.Popen[bytes]:
+    arguments = [settings.model_dump_json(), str(source.raw)]
+    return subprocess.Popen([sys.executable, "-c", DOWNLOAD, *arguments])
+
+
+def test_killed_run_goes_on_at_the_next_part_and_ends_with_the_same_bytes(source: Source) -> None:
+    paths = [f"{'gone' if number == 4 else 'ok'}/{number}.jpg" for number in range(45)]
+    paths[24] = "held/24.jpg"
+    settings = source.settings(*paths, max_failed_share=0.1)
+    with start_download(source, settings) as child:
+        wait_until(lambda: len(list(home.work("download").glob("*/.unfinished/*.parquet"))) >= 3)
+        child.kill()
+    assert not source.raw.exists()
+    source.site.go_on.set()
+    first = source.site.requests.copy()
+    source.download(max_failed_share=0.1)
+    finished = [f"/{path}" for path in paths[:20]]
+    assert {path: source.site.requests[path] for path in finished} == dict.fromkeys(finished, 1)
+    assert source.site.requests.total() - first.total() == 25
+    killed = source.read()
+    assert not list(home.work("download").iterdir())
+    source.download(max_failed_share=0.1)
+    assert source.site.requests["/ok/0.jpg"] == 2
+    assert source.read() == killed
+
+
+def test_changed_list_keeps_only_parts_that_it_still_has(source: Source) -> None:
+    paths = [f"ok/{number}.jpg" for number in range(25)]
+    with pytest.raises(ValueError, match="could not be fetched"):
+        source.download(*paths, "gone/x.jpg")
+    fewer = [*paths[:9], "ok/new.jpg", *paths[10:15]]
+    source.download(*fewer)
+    assert sorted(source.read()) == [
+        "captions.parquet", "dataset.json", "images-00000.zip", "images-00001.zip", "rows.parquet"
+    ]  # fmt: skip
+    again = source.read()
+    source.download(*fewer)
+    assert source.read() == again
+
+
+def test_run_again_asks_for_no_byte_of_a_finished_file_and_writes_the_others_anew(source: Source) -> None:
+    settings = source.settings("gone/a.jpg", "ok/b.jpg", source=f"{source.site.url}/file/list.json")
+    listed = source.site.files["list.json"] = (source.folder / "dataset.json").read_bytes()
+    with pytest.raises(ValueError, match="1 of 2 images"):
+        download(settings, source.raw)
+    (unfinished,) = home.work("download").iterdir()
+    (unfinished / "stale.csv").touch()
+    settings = settings.model_copy(update={"max_failed_share": 0.5})
+    download(settings, source.raw)
+    assert source.site.num_bytes_sent == len(listed)
+    assert sorted(source.read()) == ["captions.parquet", "dataset.json", "images-00000.zip", "rows.parquet"]
+
+
+def test_second_download_of_the_same_is_refused_while_one_runs(source: Source) -> None:
+    settings = source.settings("held/a.jpg")
+    with start_download(source, settings) as child:
+        wait_until(lambda: bool(source.site.requests))
+        with pytest.raises(ValueError, match="is being written by another process"):
+            source.download()
+        source.site.go_on.set()
+        assert child.wait() == 0
+    assert source.reasons() == [""]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, where nothing can be written")
+def test_full_disk_is_one_clear_message_and_the_run_can_be_repeated(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zip_file = zipfile.ZipFile
+
+    def open_full(path: Path, *arguments: Any) -> zipfile.ZipFile:
+        opened = zip_file(path, *arguments)
+        if "w" in arguments:
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, opened.fp.fileno())  # type: ignore[union-attr]
+            os.close(full)
+        return opened
+
+    monkeypatch.setattr(parts.zipfile, "ZipFile", open_full)
+    with pytest.raises(ValueError, match=r"the disk of .* is full: .*free some space.*run again"):
+        source.download("ok/a.jpg")
+    monkeypatch.setattr(parts.zipfile, "ZipFile", zip_file)
+    source.download("ok/a.jpg")
+    assert source.reasons() == [""]
+
+
+def test_progress_says_how_many_failed_and_why(
+    source: Source, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    source.download("ok/a.jpg", "gone/b.jpg", "page/c.jpg", "ok/d.jpg", max_failed_share=0.5)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("download: ")]
+    assert "download: 4 of 4 images, 2 ok, 2 failed (1 http-404, 1 web-page), " in lines[-1]
+
+
+def test_list_cannot_name_files_of_this_machine(source: Source) -> None:
+    pictures = source.folder / "pictures"
+    pictures.mkdir()
+    (pictures / "in.jpg").write_bytes(JPEG)
+    (source.folder.parent / "secret.jpg").write_bytes(JPEG)
+    settings = source.settings(
+        "in.jpg", "../../secret.jpg", "..%2Fb.jpg", images=pictures.as_uri(), allow_private_addresses=False
+    )
+    with pytest.raises(ValueError, match=r"2 of 3 images could not be fetched \(1 missing, 1 not-allowed\)"):
+        download(settings, source.raw)
+    download(settings.model_copy(update={"max_failed_share": 0.7}), source.raw)
+    assert source.reasons() == ["", "not-allowed", "missing"]
+    assert "lies in no folder that the section download names" in source.rows()["error"][1]
+
+
+def test_image_id_that_occurs_twice_is_refused_before_anything_is_fetched(source: Source) -> None:
+    with pytest.raises(ValueError, match="image_id 'a' occurs twice; every image needs its own id"):
+        source.download("ok/a.jpg", "ok/a.png")
+    assert not source.site.requests
+
+
+def test_no_images_are_refused(source: Source) -> None:
+    (source.folder / "dataset.json").write_text('{"images": []}')
+    with pytest.raises(ValueError, match="data set 'karpathy' has no images; check its settings"):
+        source.download()
+
+
+def test_tables_have_the_columns_that_the_next_stages_read(source: Source, tmp_path: Path) -> None:
+    download(read_settings(SCENES), tmp_path / "drawn")
+    source.download("ok/a.jpg", "gone/b.jpg", max_failed_share=0.5)
+    for raw, name in ((tmp_path / "drawn", "scenes"), (source.raw, "karpathy")):
+        schema = pq.read_schema(raw / "rows.parquet")
+        texts = ("image_id", "source", "archive", "member", "url", "split", "license", "status", "error")
+        kinds = {**dict.fromkeys(texts, "string"), "num_bytes": "int64", "sha256": "string"}
+        assert {column.name: str(column.type) for column in schema} == kinds
+        rows = pd.read_parquet(raw / "rows.parquet")
+        assert set(rows["source"]) == {name}
+        assert not rows.isna().any(axis=None)
+        schema = pq.read_schema(raw / "captions.parquet")
+        kinds = {"image_id": "string", "position": "int32", "caption": "string"}
+        assert {column.name: str(column.type) for column in schema} == kinds
+    captions = pd.read_parquet(tmp_path / "drawn" / "captions.parquet")
     assert list(captions["position"]) == [0, 1, 2, 3, 4] * 10
 
 

@@ -1,25 +1,12 @@
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from captioning.batches import Batches
-from captioning.examples import Examples, PreprocessSettings, write_examples
+from captioning.examples import Examples
 from captioning.images import ImageFolder, PixelTransform, decode
 from captioning.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
-
-
-def _settings(**changes: object) -> PreprocessSettings:
-    values = {"min_word_count": 1, "max_words": 24, "images_per_shard": 16} | changes
-    return PreprocessSettings(image=PixelTransform(height=64, width=64), **values)
-
-
-def _write(tables: Path, folder: Path, **changes: object) -> Path:
-    write_examples(tables / "raw", tables / "clean", tables / "splits", folder, _settings(**changes))
-    return folder
 
 
 def test_every_image_is_in_the_shards_of_its_split_once(tiny_tables: Path, tiny_examples: Path):
@@ -56,59 +43,6 @@ def test_tokens_decode_to_the_normalised_captions(tiny_examples: Path):
             " ".join(vocabulary.decode(vocabulary.encode(own)).split()) for own in references[image_id]
         }
         assert len(examples.tokens(position)) == len(references[image_id]) == 5
-
-
-def test_vocabulary_never_sees_val_captions(tiny_tables: Path, tmp_path: Path):
-    tables = tmp_path / "tables"
-    shutil.copytree(tiny_tables, tables, ignore=shutil.ignore_patterns("examples"))
-    splits = pd.read_parquet(tables / "splits" / "images.parquet").set_index("image_id")["split"]
-    captions = pd.read_parquet(tables / "clean" / "captions.parquet")
-    is_val = captions["image_id"].map(splits) == "val"
-    captions.loc[is_val, "caption"] = "a zeppelin"
-    captions.to_parquet(tables / "clean" / "captions.parquet", index=False)
-    folder = _write(tables, tmp_path / "examples")
-    assert "zeppelin" not in Vocabulary.load(folder / "vocabulary.json").words
-    tokens = [
-        own
-        for position in range(len(Examples(folder, "val")))
-        for own in Examples(folder, "val").tokens(position)
-    ]
-    assert all(own[-1] == UNK for own in tokens)
-
-
-def test_the_same_input_gives_the_same_bytes(tiny_tables: Path, tiny_examples: Path, tmp_path: Path):
-    again = _write(tiny_tables, tmp_path / "examples")
-    names = sorted(path.name for path in tiny_examples.iterdir())
-    assert names == sorted(path.name for path in again.iterdir())
-    for name in names:
-        assert (tiny_examples / name).read_bytes() == (again / name).read_bytes(), name
-
-
-def test_a_leftover_of_a_killed_run_does_not_matter(tiny_tables: Path, tiny_examples: Path, tmp_path: Path):
-    (tmp_path / "examples.partial").mkdir()
-    (tmp_path / "examples.partial" / "train-00000-of-00009.h5").write_bytes(b"torn")
-    again = _write(tiny_tables, tmp_path / "examples")
-    assert (again / "index.json").read_bytes() == (tiny_examples / "index.json").read_bytes()
-    assert not (again / "train-00000-of-00009.h5").exists()
-
-
-def test_index_states_the_pixel_statistics_of_each_split(tiny_examples: Path):
-    index = json.loads((tiny_examples / "index.json").read_text())["splits"]["train"]
-    examples = Examples(tiny_examples, "train")
-    pixels = examples.images(range(len(examples)))
-    assert np.allclose(index["pixel_mean"], pixels.mean(axis=(0, 2, 3)), atol=1e-3)
-    assert np.allclose(index["pixel_deviation"], pixels.std(axis=(0, 2, 3)), atol=1e-3)
-
-
-def test_an_image_damaged_after_cleaning_is_named(tiny_tables: Path, tmp_path: Path):
-    tables = tmp_path / "tables"
-    shutil.copytree(tiny_tables, tables, ignore=shutil.ignore_patterns("examples"))
-    rows = pd.read_parquet(tables / "clean" / "images.parquet")
-    rows.loc[3, "archive"], rows.loc[3, "member"] = "", "gone.jpg"
-    rows.to_parquet(tables / "clean" / "images.parquet", index=False)
-    with pytest.raises(ValueError, match=rf"{rows.loc[3, 'image_id']}.*gone\.jpg.*`dvc repro clean`"):
-        _write(tables, tmp_path / "examples")
-    assert not (tmp_path / "examples").exists()
 
 
 def _batches(folder: Path, seed: int | None) -> Batches:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from captioning import images
 from captioning.images import BadImage, ImageFolder, PixelTransform, decode
@@ -26,10 +26,8 @@ def halves(left: Any, right: Any, mode: str = "RGB", size: tuple[int, int] = (40
     return image
 
 
-def pixel(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
-    value = image.getpixel((x, y))
-    assert isinstance(value, tuple)
-    return value
+def pixel(pixels: np.ndarray, x: int, y: int) -> tuple[int, ...]:
+    return tuple(int(value) for value in pixels[y, x])
 
 
 def near(value: tuple[int, ...], expected: tuple[int, ...], most: int = 6) -> bool:
@@ -39,7 +37,7 @@ def near(value: tuple[int, ...], expected: tuple[int, ...], most: int = 6) -> bo
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
 def test_rgb_picture_keeps_its_colours(form: str) -> None:
     image = decode(encode(halves((200, 30, 40), (20, 60, 220)), form))
-    assert (image.mode, image.size) == ("RGB", (40, 20))
+    assert (image.dtype, image.shape) == (np.uint8, (20, 40, 3))
     assert near(pixel(image, 5, 10), (200, 30, 40), 12)
     assert near(pixel(image, 35, 10), (20, 60, 220), 12)
 
@@ -82,8 +80,7 @@ def test_half_transparent_black_is_middle_gray() -> None:
 def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
     values = np.linspace(0, 65535, 256, dtype=np.uint16)[None].repeat(16, axis=0)
     image = decode(encode(Image.fromarray(values)))
-    gray = np.asarray(image)[0, :, 0]
-    assert image.mode == "RGB"
+    gray = image[0, :, 0]
     assert np.abs(gray.astype(int) - np.arange(256)).max() <= 1
 
 
@@ -93,16 +90,22 @@ def test_animation_shows_its_first_frame() -> None:
     assert near(pixel(decode(animation), 8, 8), (255, 0, 0))
 
 
-@pytest.mark.parametrize(("orientation", "corner"), [(3, (39, 19)), (6, (19, 0)), (8, (0, 39))])
-def test_camera_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> None:
-    """The corner marked in red is at the top left of the pixels as stored."""
-    stored = Image.new("RGB", (40, 20), "white")
-    stored.paste((255, 0, 0), (0, 0, 8, 8))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_camera_orientation_is_applied_as_pillow_does(orientation: int) -> None:
+    blocks = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = decode(encode(stored, "JPEG", exif=exif, quality=95))
-    assert image.size == ((40, 20) if orientation == 3 else (20, 40))
-    assert near(pixel(image, *corner), (255, 0, 0), 30)
+    stored = Image.fromarray(blocks.repeat(16, axis=0).repeat(16, axis=1))
+    encoded = encode(stored, "JPEG", exif=exif, quality=95)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    assert np.array_equal(decode(encoded), np.asarray(upright))
+    assert decode(encoded).shape[:2] == ((48, 80) if orientation < 5 else (80, 48))
+
+
+def test_photographs_decode_to_the_pixels_of_pillow(shared: Path) -> None:
+    for photo in sorted((shared / "data/coco_cc_by/images").glob("*.jpg"))[:20]:
+        with Image.open(photo) as image:
+            assert np.array_equal(decode(photo.read_bytes()), np.asarray(image.convert("RGB"))), photo.name
 
 
 def test_damaged_exif_does_not_cost_the_picture() -> None:
@@ -139,7 +142,7 @@ def test_picture_with_too_many_pixels_is_refused_before_it_is_decoded(
 
 
 def test_transform_gives_channels_rows_columns_of_uint8() -> None:
-    pixels = PixelTransform(height=8, width=12)(halves((200, 30, 40), (20, 60, 220)))
+    pixels = PixelTransform(height=8, width=12)(np.array(halves((200, 30, 40), (20, 60, 220))))
     assert (pixels.shape, pixels.dtype) == ((3, 8, 12), np.uint8)
     assert pixels[:, 4, 1].tolist() == [200, 30, 40]
     assert pixels[:, 4, 10].tolist() == [20, 60, 220]
@@ -160,3 +163,22 @@ def test_missing_member_is_an_error(tmp_path: Path) -> None:
         pass
     with pytest.raises(KeyError):
         ImageFolder(tmp_path).read("some.zip", "absent.jpg")
+
+
+@pytest.mark.parametrize("num_bytes", [2_000_000, images.MAX_BYTES + 1])
+def test_member_that_expands_like_a_bomb_is_not_unpacked(num_bytes: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.bmp", bytes(num_bytes))
+    with pytest.raises(BadImage, match=rf"bomb.bmp of some.zip unpacks from [\d,]+ to {num_bytes:,} bytes"):
+        ImageFolder(tmp_path).read("some.zip", "bomb.bmp")
+
+
+def test_member_that_holds_more_than_it_states_is_damaged(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("liar.bmp", bytes(100_000))
+    encoded = (tmp_path / "some.zip").read_bytes()
+    (tmp_path / "some.zip").write_bytes(
+        encoded.replace((100_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    )
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+        ImageFolder(tmp_path).read("some.zip", "liar.bmp")

@@ -56,6 +56,7 @@ def write_reports(folder: Path, scores: dict[str, float], references: list[str],
     (folder / "figures" / "learning_curve.png").write_bytes(b"\x89PNG")
     for name in ("validation", "inspection"):
         (folder / name / "verdict.json").write_text('{"accepted": true}\n')
+    (folder / "validation" / "profile.json").write_text(json.dumps({"num_images": 2}) + "\n")
     metrics = {"test": scores, "tokenizer": tokenizer, "num_images": 2}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     rows: list[dict[str, Any]] = [
@@ -356,6 +357,15 @@ def test_the_champion_is_found_without_importing_mlflow(project: Project) -> Non
     assert Captioner.load(Path(folder)).vocabulary.words[4:] == ("a", "blue", "circle", "red", "square")
 
 
+def test_the_champion_carries_the_profile_of_its_training_data(project: Project) -> None:
+    assert champion.champion_profile(project.model_name) is None
+    project.register(0.2)
+    profile = champion.champion_profile(project.model_name)
+    assert profile is not None
+    assert profile.read_bytes() == (project.root / "reports" / "validation" / "profile.json").read_bytes()
+    assert "num_images" in json.loads(profile.read_text())
+
+
 def test_without_a_champion_the_next_step_is_said(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -525,6 +535,8 @@ def test_a_server_holds_runs_versions_and_champion_as_the_local_database_does(
     folder = champion.champion_folder(project.model_name)
     assert registry.folder_digest(folder) == registry.folder_digest(project.root / "models" / "captioner")
     assert champion.champion_folder(project.model_name) == folder
+    profile = champion.champion_profile(project.model_name)
+    assert profile is not None and json.loads(profile.read_text()) == {"num_images": 2}
     assert not (tmp_path / "laptop" / "mlruns").exists()
 
 

@@ -20,6 +20,11 @@ def settings(**changes: Any) -> scenes.Settings:
         "timeout_seconds": 5.0,
         "retries": 0,
         "num_connections": 2,
+        "connections_per_host": 2,
+        "images_per_archive": 10,
+        "max_image_bytes": 1_000_000,
+        "max_image_seconds": 60.0,
+        "allow_private_addresses": False,
     }
     return scenes.Settings.model_validate(section | changes)
 

@@ -6,10 +6,13 @@ Each module has
 - `class Settings(DatasetSettings)`: its own keys of the `download` section.
 - `prepare(folder, settings, fetch)`: put the archives that hold the images, and the caption files, into `folder`.
   `fetch(url, path, sha256)` downloads one file (`https://`, `http://`, `file://`), checked where `sha256` is given.
-- `read_pairs(folder, settings)`: yield one `Pair` an image, in a deterministic order, ids unique.
+- `read_pairs(folder, settings)`: yield one `Pair` an image, in a deterministic order, ids unique. Images without
+  captions that are there to be captioned have the split `predict`; `source` stays empty but where data sets are joined.
 
-A pair whose image is in no archive states a `url`; the download stage fetches those itself, and each ends as one row
-with a status. Files in `folder` that only `read_pairs` needs may stay there; all are written deterministically.
+`prepare` may find in `folder` what an interrupted run left there, perhaps one of another `limit`. Memory does not grow
+with the number of images, unless the module says by how much. A pair whose image is in no archive states a `url`; the
+download stage fetches those itself, and each ends as one row with a status. Files in `folder` that only `read_pairs`
+needs may stay there; all are written deterministically.
 """
 
 from collections.abc import Callable
@@ -38,3 +41,13 @@ class DatasetSettings(Settings):
     """Further attempts for one file, with growing pauses."""
     num_connections: int = Field(ge=1)
     """Files fetched at the same time."""
+    connections_per_host: int = Field(ge=1)
+    """Of these, from one host."""
+    images_per_archive: int = Field(ge=1)
+    """Images without an archive are fetched in parts of so many; an interrupted run continues at the next part."""
+    max_image_bytes: int = Field(ge=1)
+    """A larger single image is not fetched."""
+    max_image_seconds: float = Field(gt=0)
+    """A single image that takes longer, from the first byte asked to the last received, is given up."""
+    allow_private_addresses: bool
+    """Whether addresses inside private networks, and of this machine, may be fetched from."""

@@ -6,15 +6,16 @@ that the archive lacks becomes a failed row; one without captions is quarantined
 """
 
 import zipfile
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pydantic import field_validator
 
+from captioning.caption_tables import read_numbered
 from captioning.datasets import DatasetSettings, Fetch
 from captioning.progress import say
 from captioning.records import Pair
+from captioning.sources import below, members_by_name, open_text, refuse_unknown_checksums
 
 LICENSE = "photographs belong to their Flickr users: non-commercial research and education only"
 CITATION = "Hodosh, Young and Hockenmaier: Framing Image Description as a Ranking Task, JAIR 47, 2013"
@@ -40,24 +41,23 @@ class Settings(DatasetSettings):
     @field_validator("checksums")
     @classmethod
     def _names_an_archive(cls, checksums: dict[str, str]) -> dict[str, str]:
-        if unknown := sorted(set(checksums) - {IMAGES, TEXTS}):
-            raise ValueError(f"no archive is called {', '.join(unknown)}; expected {IMAGES} or {TEXTS}")
+        refuse_unknown_checksums(checksums, (IMAGES, TEXTS))
         return checksums
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:
     """Fetch both archives."""
     for name in (TEXTS, IMAGES):
-        fetch(f"{settings.source.rstrip('/')}/{name}", folder / name, settings.checksums.get(name))
+        fetch(below(settings.source, name), folder / name, settings.checksums.get(name))
 
 
 def read_pairs(folder: Path, settings: Settings) -> Iterator[Pair]:
     """Yield the listed images in the order of the caption file, those that it does not name last."""
     with zipfile.ZipFile(folder / IMAGES) as archive:
-        members = {PurePosixPath(member).name: member for member in archive.namelist() if _is_content(member)}
-    with zipfile.ZipFile(folder / TEXTS) as texts:
+        members = members_by_name(archive)
+    with zipfile.ZipFile(folder / TEXTS) as texts, open_text(texts, CAPTIONS) as lines:
         splits = _read_splits(texts)
-        captions = _read_captions(texts)
+        captions = read_numbered(lines, f"{TEXTS}: {CAPTIONS}")
     if unlisted := len((captions.keys() | members.keys()) - splits.keys()):
         say(f"flickr8k: {unlisted:,} images in no split list are left out")
     listed = [name for name in dict.fromkeys([*captions, *splits]) if name in splits]
@@ -72,39 +72,13 @@ def read_pairs(folder: Path, settings: Settings) -> Iterator[Pair]:
         )
 
 
-def _is_content(member: str) -> bool:
-    """Return whether a member is what its name says; archives made on a Mac have a shadow of each file."""
-    return not member.startswith("__MACOSX/") and not member.endswith("/")
-
-
 def _read_splits(texts: zipfile.ZipFile) -> dict[str, str]:
     splits: dict[str, str] = {}
     for list_name, split in SPLIT_LISTS.items():
-        for name in _read_text(texts, list_name).split():
-            if splits.setdefault(name, split) != split:
-                raise ValueError(
-                    f"{TEXTS}: {name} is listed for {splits[name]} and for {split}; expected one"
-                )
+        with open_text(texts, list_name) as names:
+            for name in names.read().split():
+                if splits.setdefault(name, split) != split:
+                    raise ValueError(
+                        f"{TEXTS}: {name} is listed for {splits[name]} and for {split}; expected one"
+                    )
     return splits
-
-
-def _read_captions(texts: zipfile.ZipFile) -> dict[str, list[str]]:
-    """Return the captions of each file name, in the order of the lines `1000268201.jpg#0<tab>A child ...`."""
-    captions: dict[str, list[str]] = defaultdict(list)
-    for number, line in enumerate(_read_text(texts, CAPTIONS).splitlines(), start=1):
-        name, has_tab, caption = line.partition("\t")
-        if not has_tab or "#" not in name:
-            raise ValueError(
-                f"{TEXTS}: {CAPTIONS}: line {number} is {line!r}; expected name#number<tab>caption"
-            )
-        captions[name.rpartition("#")[0]].append(caption)
-    return captions
-
-
-def _read_text(texts: zipfile.ZipFile, name: str) -> str:
-    for member in texts.namelist():
-        if _is_content(member) and PurePosixPath(member).name == name:
-            return texts.read(member).decode("utf-8")
-    raise ValueError(
-        f"{TEXTS} has no file {name}; it has {', '.join(texts.namelist()[:8])}: check download.source"
-    )

@@ -1,4 +1,4 @@
-"""A judgement -> HTML pages that need no network: an index of all rules and a page a feature table.
+"""A judgement -> HTML pages that need no network: an index of all rules and a page a table.
 
 Great Expectations' own site takes styles, icons and even the rows of its index from content delivery
 networks, and puts the time and random ids into its pages. Here its renderer makes the page of each result,
@@ -48,7 +48,7 @@ _REPLACEMENTS = (
 
 
 def write_data_docs(judgement: Judgement, folder: Path) -> None:
-    """Write `index.html` and one page a feature table into the empty folder `folder`."""
+    """Write `index.html` and one page a table into the empty folder `folder`."""
     for result in judgement.results:
         (folder / f"{result.suite_name}.html").write_text(_page(result), encoding="utf-8")
     (folder / "index.html").write_text(_index(judgement), encoding="utf-8")
@@ -78,12 +78,14 @@ def _index(judgement: Judgement) -> str:
         counted(len(judgement.warnings), "warning"),
     )
     rows = "\n".join(map(_row, judgement.findings))
+    notes = "\n".join(f"<p>{escape(note)}</p>" for note in judgement.notes)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{subject}</title><style>{STYLE}</style></head>
 <body>
 <h1>{subject}: {verdict}</h1>
 <p>{", ".join(counts)}</p>
+{notes}
 <table>
 <tr><th>verdict</th><th>expectation</th><th>observed</th><th>expected</th><th>params.yaml</th><th>table</th></tr>
 {rows}

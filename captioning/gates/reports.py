@@ -17,6 +17,8 @@ def settle(judgement: Judgement, folder: Path) -> None:
         ValueError: the judgement is a refusal; the reports are written before.
     """
     write_reports(judgement, folder)
+    for note in judgement.notes:
+        say(f"note: {note}")
     for finding in judgement.warnings:
         say(f"warning: {finding}")
     if not judgement.is_accepted:
@@ -26,9 +28,14 @@ def settle(judgement: Judgement, folder: Path) -> None:
 
 
 def write_reports(judgement: Judgement, folder: Path) -> None:
-    """Write data_docs/, report.json and, last, verdict.json into `folder`; the same judgement gives the same bytes."""
+    """Write data_docs/, profile.json, report.json and, last, verdict.json into `folder`.
+
+    The same judgement gives the same bytes.
+    """
     with whole_folder(folder / "data_docs") as aside:
         write_data_docs(judgement, aside)
+    if judgement.profile is not None:
+        _write_json(folder / "profile.json", judgement.profile)
     _write_json(folder / "report.json", report(judgement))
     _write_json(folder / "verdict.json", {"accepted": judgement.is_accepted})
 
@@ -40,6 +47,7 @@ def report(judgement: Judgement) -> dict[str, object]:
         "num_expectations": len(judgement.findings),
         "num_refusals": len(judgement.refusals),
         "num_warnings": len(judgement.warnings),
+        "notes": list(judgement.notes),
         "expectations": [_entry(finding) for finding in judgement.findings],
     }
 

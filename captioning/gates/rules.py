@@ -1,11 +1,11 @@
-"""Rules about feature tables, as data.
+"""Rules about judged quantities, as data: what holds for good data, the threshold, and how severe a breach is.
 
-A feature table is a small pandas frame: one row a thing (an image, a caption, a shard), its first column the
-name of the thing, no missing values. The table `totals` has one row: numbers about the whole data set.
+A quantity is a column (`width`) of a table of things (`images`). The table `totals` holds numbers about the
+whole data set.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,7 +14,7 @@ from pydantic import model_validator
 from captioning.params import Settings
 
 TOTALS = "totals"
-"""Name of the feature table of one row."""
+"""Name of the table of numbers about the whole data set."""
 
 Severity = Literal["refuse", "warn"]
 
@@ -34,7 +34,7 @@ class Range(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One expectation about one feature table."""
+    """One expectation about one quantity."""
 
     claim: str
     """What holds for good data, in plain words."""
@@ -58,19 +58,17 @@ class Rule:
     def expected(self) -> str:
         """Return the threshold in words."""
         low, high = self.arguments.get("min_value"), self.arguments.get("max_value")
-        if "value_set" in self.arguments:
-            return f"one of {', '.join(map(str, self.arguments['value_set']))}"
+        if values := self.arguments.get("value_set"):
+            return f"one of {', '.join(map(str, values))}" if len(values) > 1 else str(values[0])
         if "column_B" in self.arguments:
             return f"the same as {self.arguments['column_B']}"
-        if low is None and high is None:
-            return "each once"
         if low is None or high is None:
             return f"at most {in_words(high)}" if low is None else f"at least {in_words(low)}"
         return in_words(low) if low == high else f"{in_words(low)} to {in_words(high)}"
 
 
 class Rules:
-    """State rules about one feature table; `look_at` is where a person finds what breaks them."""
+    """State rules about the quantities of one table; `look_at` is where a person finds what breaks them."""
 
     def __init__(self, table: str, look_at: Path | str) -> None:
         self._table, self._look_at = table, str(look_at)
@@ -95,13 +93,10 @@ class Rules:
         """Return the rule that every value lies between the ends that params.yaml states."""
         return self.between(claim, column, low=ends.min, high=ends.max, key=key, severity=severity)
 
-    def once(self, claim: str, column: str) -> Rule:
-        """Return the rule that no value stands twice."""
-        return self._rule(claim, "ExpectColumnValuesToBeUnique", {"column": column})
-
-    def one_of(self, claim: str, column: str, values: Sequence[str]) -> Rule:
+    def one_of(self, claim: str, column: str, values: Sequence[str], *, key: str = "") -> Rule:
         """Return the rule that no other values occur."""
-        return self._rule(claim, "ExpectColumnValuesToBeInSet", {"column": column, "value_set": list(values)})
+        arguments = {"column": column, "value_set": list(values)}
+        return self._rule(claim, "ExpectColumnValuesToBeInSet", arguments, key=key)
 
     def equal(self, claim: str, column: str, other: str) -> Rule:
         """Return the rule that two columns agree in every row."""
@@ -116,6 +111,14 @@ class Rules:
             look_at=self._look_at,
             **others,
         )
+
+
+def with_severities(rules: Iterable[Rule], severities: Mapping[str, Severity], section: str) -> list[Rule]:
+    """Return the rules with the severity that params.yaml states for their thresholds, by the key in its section."""
+    chosen = {f"{section}.{key}": severity for key, severity in severities.items()}
+    return [
+        replace(rule, severity=chosen.get(".".join(rule.key.split(".")[:2]), rule.severity)) for rule in rules
+    ]
 
 
 def in_words(value: object) -> str:

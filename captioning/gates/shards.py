@@ -10,8 +10,10 @@ from pydantic import Field
 
 from captioning.gates.judgement import Judgement, judge
 from captioning.gates.rules import TOTALS, Range, Rule, Rules
-from captioning.gates.shard_features import MARKERS, UNKNOWN, features, layout_features, read_index, read_json
+from captioning.gates.shard_looks import MARKERS, UNKNOWN, look_at_shards, read_json, read_stated
+from captioning.gates.shard_quantities import Sums, layout_quantities
 from captioning.params import Settings
+from captioning.tables import database
 
 SUBJECT = "examples"
 
@@ -42,21 +44,22 @@ class InspectSettings(Settings):
 def judge_shards(examples: Path, settings: InspectSettings) -> Judgement:
     """Return what is found about the output of the preprocess stage.
 
-    Where a shard is not laid out as expected nothing else can be judged, and the judgement ends there. In
-    memory are one image, the captions of one shard, and the ids of all images.
+    Every shard is looked at, on all processors. Where one is not laid out as expected nothing else can be judged,
+    and the judgement ends there.
 
     Raises:
-        ValueError: the index, vocabulary, transform or references are missing or not readable.
+        ValueError: the index, vocabulary, transform or references are missing or not readable, or a shard is damaged.
     """
-    shards = read_index(examples)
-    transform = read_json(examples / "transform.json")
+    stated = read_stated(examples, settings.images_sampled_per_shard)
     words = read_json(examples / "vocabulary.json")["words"]
-    layout = layout_features(examples, shards, (3, transform["height"], transform["width"]))
-    judgement = judge(SUBJECT, {"datasets": layout}, [_layout_rule(examples)])
-    if not judgement.is_accepted:
-        return judgement
-    tables = features(examples, shards, words, settings.images_sampled_per_shard)
-    return judgement + judge(SUBJECT, tables, rules(examples, len(words), settings))
+    with database() as connection:
+        sums = Sums(connection)
+        looks = [sums.add(shard, look) for shard, look in zip(stated, look_at_shards(stated), strict=True)]
+        judgement = judge(SUBJECT, layout_quantities(examples, stated, looks), [_layout_rule(examples)])
+        if not judgement.is_accepted:
+            return judgement
+        found = sums.quantities(examples, words)
+    return judgement + judge(SUBJECT, found, rules(examples, len(words), settings))
 
 
 def rules(examples: Path, num_words: int, settings: InspectSettings) -> list[Rule]:
@@ -85,7 +88,7 @@ def _count_rules(examples: Path) -> list[Rule]:
         shards.between(
             "offsets rise from 0 to the number of rows they index", "num_bad_offsets", low=0, high=0
         ),
-        images.once("no image is in two shards or splits", "image_id"),
+        images.between("no image is in two shards or splits", "num_rows_of_id", high=1),
         images.between("every image has a caption", "num_captions", low=1),
         splits.between("every split has images", "num_images", low=1),
         Rules("splits", references).between(
@@ -104,6 +107,12 @@ def _pixel_rules(examples: Path, settings: InspectSettings) -> list[Rule]:
     )
     mean, deviation, distance = settings.pixel_mean, settings.pixel_deviation, settings.max_pixel_distance
     return [
+        Rules("shards", f"{examples}, which `dvc repro --force preprocess` writes anew").between(
+            "the images looked at are readable and as they were written; damaged are",
+            "num_damaged",
+            low=0,
+            high=0,
+        ),
         channels.within(
             "no split is black or washed out: pixel means are usual",
             "pixel_mean",

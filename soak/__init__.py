@@ -1,0 +1,1 @@
+"""Fault campaigns: `make soak`. Long, random, and outside `make test`."""
