@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioning import cleaning, measurements, params, preprocessing, splits
+from captioning import cleaning, params, preprocessing, splits
+from captioning.cleaning import measurements
 from captioning.downloads import CAPTION_SCHEMA, ROW_SCHEMA
 from captioning.gates import judge_tables
 from captioning.home import work

@@ -16,12 +16,19 @@ def fingerprint(settings: Mapping[str, Any], *identities: str) -> str:
 
 
 def code_identity(*modules: ModuleType) -> str:
-    """Return a digest of the source of `modules`, or of the whole library, so that nothing resumes under other code."""
-    sources = [Path(str(module.__file__)) for module in modules] or LIBRARY.rglob("*.py")
+    """Return a digest of the source of `modules`, or of the whole library, so that nothing resumes under other code.
+
+    A package stands for all modules in it.
+    """
     digest = hashlib.sha256()
-    for path in sorted(sources):
+    for path in sorted({path for module in modules for path in _sources(module)} or LIBRARY.rglob("*.py")):
         digest.update(str(path.relative_to(LIBRARY)).encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(module: ModuleType) -> list[Path]:
+    path = Path(str(module.__file__))
+    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
 
 
 def file_identity(path: Path) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from captioning import downloads, lookup, params
-from captioning.parts import name_counts
+from captioning.downloads.parts import name_counts
 from captioning.progress import say
 from stages import run
 

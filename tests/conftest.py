@@ -41,8 +41,8 @@ def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_examples(tiny_tables: Path) -> Path:
     """Folder of examples of a few generated scenes, 64 x 64 pixels, in several shards."""
-    from captioning.preprocessing import PreprocessSettings, write_examples
     from captioning.images import PixelTransform
+    from captioning.preprocessing import PreprocessSettings, write_examples
 
     settings = PreprocessSettings(
         image=PixelTransform(height=64, width=64),

@@ -22,7 +22,7 @@ from captioning.datasets import (
     urls,
 )
 from captioning.datasets import folder as folder_dataset
-from captioning.fetching import fetch
+from captioning.downloads.fetching import fetch
 from captioning.records import Pair
 
 COMMON = {

@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from captioning import measurements, workers
-from captioning.caption_cleaning import find_rows, is_foreign, normalise
-from captioning.cleaning import CleanSettings, clean
-from captioning.image_cleaning import measure_image
+from captioning import workers
+from captioning.cleaning import CleanSettings, clean, measurements
+from captioning.cleaning.captions import find_rows, is_foreign, normalise
+from captioning.cleaning.images import measure_image
 
 VALUES = {
     "min_side_pixels": 16,
@@ -257,7 +257,7 @@ def test_brightness_equals_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = noise(7)
     pixels = np.asarray(Image.open(io.BytesIO(encoded)))
     for block_pixels in (1 << 22, 100):
-        monkeypatch.setattr("captioning.image_cleaning.BLOCK_PIXELS", block_pixels)
+        monkeypatch.setattr("captioning.cleaning.images.BLOCK_PIXELS", block_pixels)
         measurement = measure_image(encoded, SETTINGS)
         assert measurement.pixel_mean == pytest.approx(pixels.mean())
         assert measurement.pixel_deviation == pytest.approx(pixels.var(axis=(0, 1)).mean() ** 0.5)
@@ -430,7 +430,8 @@ def test_rows_of_captions_are_found_across_batches() -> None:
 BLOCKED = """
 import sys
 from pathlib import Path
-from captioning import cleaning, measurements
+from captioning import cleaning
+from captioning.cleaning import measurements
 measurements.ROWS_PER_PART, measurements.IMAGES_PER_PIECE = 40, 10
 cleaning.clean(Path(sys.argv[1]), Path(sys.argv[2]), cleaning.CleanSettings.model_validate_json(sys.argv[3]))
 """

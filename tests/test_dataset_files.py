@@ -29,12 +29,12 @@ from dataset_samples import (
 )
 from pydantic import ValidationError
 
-from captioning import json_lists
-from captioning.caption_tables import read_rows
 from captioning.datasets import bms, coco, flickr30k, joined, urls
 from captioning.datasets import folder as folder_dataset
 from captioning.downloads import download
-from captioning.large_zips import DamagedMember, read_directory, read_pieces
+from captioning.formats import json_lists
+from captioning.formats.caption_tables import read_rows
+from captioning.formats.large_zips import DamagedMember, read_directory, read_pieces
 from captioning.records import PREDICT, Pair
 
 

@@ -17,9 +17,10 @@ from dataset_samples import (
 )
 from pydantic import ValidationError
 
-from captioning import json_lists, lookup
+from captioning import lookup
 from captioning.datasets import flickr8k, karpathy
 from captioning.downloads import download
+from captioning.formats import json_lists
 from captioning.records import PREDICT, SPLITS, Pair
 
 

@@ -18,9 +18,9 @@ import pytest
 from local_site import JPEG, Site, serve
 from scratch_project import wait_until
 
-from captioning import connections, fetching, home, parts, progress
+from captioning import home, progress
 from captioning.datasets import karpathy
-from captioning.downloads import Counts, download, read_settings
+from captioning.downloads import Counts, connections, download, fetching, parts, read_settings
 
 COMMON = {
     "limit": None,

@@ -325,7 +325,8 @@ def test_no_path_leads_out_of_the_project(name: str) -> None:
 @pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml"])
 def test_no_count_of_processes_or_devices_is_part_of_a_result(name: str) -> None:
     machine = re.compile(
-        r"worker|\bprocess|_process|device|gpu|cuda|thread|nproc|torchrun|world_size|cluster|(?<!per_)host", re.I
+        r"worker|\bprocess|_process|device|gpu|cuda|thread|nproc|torchrun|world_size|cluster|(?<!per_)host",
+        re.I,
     )
     described = {key: value for key, value in load(name).items() if key != "stages"}
     described |= {stage: {**text, "desc": ""} for stage, text in load(name).get("stages", {}).items()}

@@ -19,8 +19,8 @@ import pytest
 from local_site import JPEG, Site, content, serve
 from scratch_project import wait_until
 
-from captioning import addresses, fetching
-from captioning.fetching import FetchError, Picture, fetch, fetch_image, open_session
+from captioning.downloads import addresses, fetching
+from captioning.downloads.fetching import FetchError, Picture, fetch, fetch_image, open_session
 
 MEGABYTE = 1 << 20
 
@@ -287,7 +287,7 @@ def test_transfer_that_gains_something_each_time_is_not_given_up(resuming: Resum
 FETCH = """
 import sys
 from pathlib import Path
-from captioning.fetching import fetch
+from captioning.downloads.fetching import fetch
 url, path, unfinished = sys.argv[1:]
 fetch(url, Path(path), timeout_seconds=60, retries=0, allow_private_addresses=True, unfinished=Path(unfinished))
 """

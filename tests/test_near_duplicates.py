@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioning.cleaning.near_duplicates import close_pairs, group, perceptual_hash
 from captioning.images import decode
-from captioning.near_duplicates import close_pairs, group, perceptual_hash
 
 MAX_DISTANCE = 4
 
@@ -50,7 +50,7 @@ def test_many_hashes_that_share_most_bits_are_compared_too() -> None:
 def test_pairs_are_found_across_the_blocks_that_bound_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = near_and_far(1500)
     whole = {tuple(pair) for pairs in close_pairs(hashes, 4) for pair in np.sort(pairs).tolist()}
-    monkeypatch.setattr("captioning.near_duplicates.BLOCK", 64)
+    monkeypatch.setattr("captioning.cleaning.near_duplicates.BLOCK", 64)
     assert {tuple(pair) for pairs in close_pairs(hashes, 4) for pair in np.sort(pairs).tolist()} == whole
 
 
@@ -60,7 +60,7 @@ def test_a_chain_of_close_hashes_is_one_group(monkeypatch: pytest.MonkeyPatch) -
     hashes.sort()
     expected = dict.fromkeys(chain[1:], 0b1) | {0x1FF << 40: 0xFF << 40}
     for max_links in (1 << 22, 1):
-        monkeypatch.setattr("captioning.near_duplicates.MAX_LINKS", max_links)
+        monkeypatch.setattr("captioning.cleaning.near_duplicates.MAX_LINKS", max_links)
         members, smallest = group(hashes, 1)
         assert dict(zip(members.tolist(), smallest.tolist(), strict=True)) == expected
 

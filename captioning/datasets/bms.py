@@ -19,13 +19,13 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from captioning import tables
-from captioning.caption_tables import ROWS_PER_BATCH, read_rows
 from captioning.datasets import DatasetSettings, Fetch
+from captioning.formats.caption_tables import ROWS_PER_BATCH, read_rows
+from captioning.formats.large_zips import DamagedMember, Member, read_directory, read_pieces
+from captioning.formats.sources import address, below, distinct
 from captioning.home import work
-from captioning.large_zips import DamagedMember, Member, read_directory, read_pieces
 from captioning.progress import progress, say
 from captioning.records import PREDICT, Pair
-from captioning.sources import address, below, distinct
 
 LICENSE = "the competition's rules: for the competition and non-commercial research and education only"
 CITATION = "Bristol-Myers Squibb - Molecular Translation, Kaggle, 2021"

@@ -14,11 +14,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from captioning.datasets import DatasetSettings, Fetch
-from captioning.json_lists import read_lists
-from captioning.karpathy_splits import read_splits
+from captioning.formats.json_lists import read_lists
+from captioning.formats.karpathy_splits import read_splits
+from captioning.formats.sources import (
+    address,
+    below,
+    distinct,
+    members_by_name,
+    open_text,
+    refuse_unknown_checksums,
+)
 from captioning.progress import say
 from captioning.records import PREDICT, Pair
-from captioning.sources import address, below, distinct, members_by_name, open_text, refuse_unknown_checksums
 
 LICENSE = "captions: CC BY 4.0; photographs: each its own, as the caption file states it"
 CITATION = (

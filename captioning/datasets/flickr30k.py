@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import field_validator
 
-from captioning.caption_tables import read_numbered
 from captioning.datasets import DatasetSettings, Fetch
-from captioning.karpathy_splits import read_splits
+from captioning.formats.caption_tables import read_numbered
+from captioning.formats.karpathy_splits import read_splits
+from captioning.formats.sources import address, members_by_name, refuse_unknown_checksums
 from captioning.progress import say
 from captioning.records import Pair
-from captioning.sources import address, members_by_name, refuse_unknown_checksums
 
 LICENSE = "photographs belong to their Flickr users: non-commercial research and education only"
 CITATION = "Young et al.: From Image Descriptions to Visual Denotations, TACL 2, 2014"

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import field_validator
 
-from captioning.caption_tables import read_numbered
 from captioning.datasets import DatasetSettings, Fetch
+from captioning.formats.caption_tables import read_numbered
+from captioning.formats.sources import below, members_by_name, open_text, refuse_unknown_checksums
 from captioning.progress import say
 from captioning.records import Pair
-from captioning.sources import below, members_by_name, open_text, refuse_unknown_checksums
 
 LICENSE = "photographs belong to their Flickr users: non-commercial research and education only"
 CITATION = "Hodosh, Young and Hockenmaier: Framing Image Description as a Ranking Task, JAIR 47, 2013"

@@ -14,11 +14,11 @@ from urllib.request import url2pathname
 
 from pydantic import field_validator
 
-from captioning.caption_tables import CaptionRow, caption_table, read_rows, suffix
 from captioning.datasets import DatasetSettings, Fetch
+from captioning.formats.caption_tables import CaptionRow, caption_table, read_rows, suffix
+from captioning.formats.sources import address
 from captioning.progress import say
 from captioning.records import PREDICT, Pair
-from captioning.sources import address
 
 LICENSE = (
     "your own pictures, or their owners': whatever you may do with them (column license of rows.parquet)"

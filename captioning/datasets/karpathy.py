@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from pydantic import field_validator
 
 from captioning.datasets import DatasetSettings, Fetch
-from captioning.karpathy_splits import bad_form, read_images
+from captioning.formats.karpathy_splits import bad_form, read_images
+from captioning.formats.sources import address, below
 from captioning.records import Pair
-from captioning.sources import address, below
 
 LICENSE = "each image its own, as the JSON file states it (column license of rows.parquet)"
 CITATION = (

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import field_validator
 
-from captioning.caption_tables import CaptionRow, caption_table, read_rows, suffix
 from captioning.datasets import DatasetSettings, Fetch
+from captioning.formats.caption_tables import CaptionRow, caption_table, read_rows, suffix
+from captioning.formats.sources import address
 from captioning.records import Pair
-from captioning.sources import address
 
 LICENSE = "each image its owner's; the list says which, if anything does (column license of rows.parquet)"
 CITATION = "whoever made the list, and the owners of what it names"

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from captioning.addresses import PrivateAddress, connector
+from captioning.downloads.addresses import PrivateAddress, connector
 from captioning.fingerprints import file_identity
 from captioning.progress import in_bytes, progress
 

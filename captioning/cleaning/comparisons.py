@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from captioning import near_duplicates, tables
-from captioning.near_duplicates import NearDuplicateSettings
+from captioning import tables
+from captioning.cleaning import near_duplicates
+from captioning.cleaning.near_duplicates import NearDuplicateSettings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioning import progress
-from captioning.connections import Connections, Outcome
-from captioning.fetching import FetchError, Picture, fetch_image, full_disk_named, open_session
+from captioning.downloads.connections import Connections, Outcome
+from captioning.downloads.fetching import FetchError, Picture, fetch_image, full_disk_named, open_session
 from captioning.outputs import whole_file
 
 PAIR_SCHEMA = pa.schema(

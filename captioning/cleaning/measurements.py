@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioning import tables, workers
-from captioning.image_cleaning import ImageLimits, Measurement, measure_image
+from captioning.cleaning.images import ImageLimits, Measurement, measure_image
 from captioning.images import BadImage, ImageFolder
 from captioning.outputs import whole_file
 from captioning.progress import progress, say

@@ -9,7 +9,6 @@ import asyncio
 import itertools
 import posixpath
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from captioning import addresses, connections, fetching, home, lookup, parts, tables
+from captioning import downloads, formats, home, lookup, tables
 from captioning.datasets import DatasetSettings
-from captioning.fetching import FetchError, fetch, full_disk_named
+from captioning.downloads import fetching, parts
+from captioning.downloads.fetching import FetchError, fetch, full_disk_named
+from captioning.downloads.parts import PAIR_SCHEMA, ROW_SCHEMA, Parts, name_counts, reason
 from captioning.fingerprints import code_identity, fingerprint
 from captioning.outputs import whole_folder
-from captioning.parts import PAIR_SCHEMA, ROW_SCHEMA, Parts, name_counts, reason
 from captioning.records import Pair
 
 CAPTION_SCHEMA = pa.schema([("image_id", pa.string()), ("position", pa.int32()), ("caption", pa.string())])
@@ -79,7 +79,7 @@ def download(settings: DatasetSettings, folder: Path) -> Counts:
             full, or another process is downloading the same.
     """
     dataset = lookup.find("datasets", settings.dataset)
-    with whole_folder(folder, resume_in=_work_folder(settings, dataset)) as aside:
+    with whole_folder(folder, resume_in=_work_folder(settings)) as aside:
         unfinished = aside / UNFINISHED
         unfinished.mkdir(exist_ok=True)
         _clear(aside, unfinished)
@@ -89,11 +89,20 @@ def download(settings: DatasetSettings, folder: Path) -> Counts:
     return counts
 
 
-def _work_folder(settings: DatasetSettings, dataset: ModuleType) -> Path:
+def _work_folder(settings: DatasetSettings) -> Path:
     """Return the folder that an interrupted run of the same settings and code left, or a new one."""
     decisive = {key: value for key, value in settings.model_dump().items() if key not in {*EFFORT, *BOUNDS}}
-    code = code_identity(sys.modules[__name__], addresses, connections, fetching, parts, dataset)
+    code = code_identity(downloads, formats, *(lookup.find("datasets", name) for name in _datasets(decisive)))
     return home.work("download", fingerprint(decisive, code)[:32])
+
+
+def _datasets(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the data sets that settings name, those of parts that are joined, too."""
+    for key, value in settings.items():
+        if key == "dataset":
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _datasets(value)
 
 
 def _clear(folder: Path, unfinished: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.json_lists import read_lists
+from captioning.formats.json_lists import read_lists
 
 
 def read_images(path: Path) -> Iterator[Mapping[str, Any]]:

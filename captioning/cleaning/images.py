@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from captioning.cleaning.near_duplicates import perceptual_hash
 from captioning.images import MAX_PIXELS, BadImage, decode
-from captioning.near_duplicates import perceptual_hash
 from captioning.params import Settings
 
 ANIMATED_FORMATS = {"GIF", "PNG", "WEBP", "AVIF"}

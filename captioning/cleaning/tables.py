@@ -20,13 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioning import tables
-from captioning.caption_cleaning import CaptionLimits, judge_captions
-from captioning.comparisons import compare_images, find_kept
+from captioning.cleaning.captions import CaptionLimits, judge_captions
+from captioning.cleaning.comparisons import compare_images, find_kept
+from captioning.cleaning.images import ImageLimits
+from captioning.cleaning.measurements import MEASURED, measure_images, read_measured
+from captioning.cleaning.near_duplicates import NearDuplicateSettings
 from captioning.fingerprints import code_identity, file_identity, fingerprint
 from captioning.home import work
-from captioning.image_cleaning import ImageLimits
-from captioning.measurements import MEASURED, measure_images, read_measured
-from captioning.near_duplicates import NearDuplicateSettings
 from captioning.outputs import whole_folder
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ QUARANTINE = pa.schema(
 )
 """Images and captions that were not kept; `position` is -1 for an image."""
 DECIDE_MEASUREMENTS = [
-    f"captioning.{name}" for name in ("images", "image_cleaning", "measurements", "near_duplicates")
+    f"captioning.{name}"
+    for name in ("images", "cleaning.images", "cleaning.measurements", "cleaning.near_duplicates")
 ]
 
 
