@@ -52,7 +52,6 @@ def write_tables(folder: Path, num_images: int) -> None:
         "image_id": ids,
         "archive": ["photos.zip"] * num_images,
         "member": [photos[number % len(photos)].name for number in range(num_images)],
-        "sha256": ["0" * 64] * num_images,
     }
     pq.write_table(pa.table(rows), folder / "clean" / "images.parquet")
     captions = {

@@ -19,8 +19,13 @@ MAX_BYTES = 100_000_000
 """Larger members of an archive are not unpacked."""
 MAX_EXPANSION = 200
 """Nor are those of more than a megabyte that unpack to so many times their size."""
+JPEG_BEGINS = b"\xff\xd8\xff"
+PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
+"""Of JPEG files that simplejpeg decodes as Pillow does, pixel for pixel; not so CMYK."""
+APPLICATION_MARKERS = range(0xE0, 0xF0)
+"""Second bytes of the JPEG segments that may hold EXIF data; they come first in a file."""
 ORIENTATION_TAG = 0x0112
-QUARTER_TURNS = {
+QUARTER_TURNS: dict[object, tuple[int, bool]] = {
     2: (0, True),
     3: (2, False),
     4: (2, True),
@@ -94,21 +99,36 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def _decode(encoded: bytes) -> np.ndarray:
-    image: Image.Image = Image.open(io.BytesIO(encoded))  # reads the header only
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-    if image.format == "JPEG" and image.mode in {"RGB", "L"}:
+    if encoded.startswith(JPEG_BEGINS):
         with contextlib.suppress(ValueError):  # damaged: Pillow says how, or knows what to do
-            return _turned(simplejpeg.decode_jpeg(encoded), image.getexif().get(ORIENTATION_TAG, 1))
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
+            _refuse_too_large(width, height)
+            if colours in PLAIN_COLOURS:
+                return _turned(simplejpeg.decode_jpeg(encoded), _orientation(encoded))
+    image: Image.Image = Image.open(io.BytesIO(encoded))  # reads the header only
+    _refuse_too_large(image.width, image.height)
     image.load()
     return np.array(_to_rgb(ImageOps.exif_transpose(image)))
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def _refuse_too_large(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+
+
+def _orientation(encoded: bytes) -> object:
+    """Return the EXIF orientation of a JPEG file, which Pillow reads where the file has any EXIF data."""
+    start = len(JPEG_BEGINS) - 1
+    while encoded[start] == 0xFF and encoded[start + 1] in APPLICATION_MARKERS:
+        if encoded[start + 4 : start + 8] == b"Exif":
+            return Image.open(io.BytesIO(encoded)).getexif().get(ORIENTATION_TAG)
+        start += 2 + int.from_bytes(encoded[start + 2 : start + 4])
+    return None
+
+
+def _turned(pixels: np.ndarray, orientation: object) -> np.ndarray:
     """Return the pixels of a camera held in the way that EXIF calls `orientation`, upright."""
-    if orientation not in QUARTER_TURNS:
-        return pixels
-    turns, is_mirrored = QUARTER_TURNS[orientation]
+    turns, is_mirrored = QUARTER_TURNS.get(orientation, (0, False))
     upright = np.rot90(pixels, turns)
     return np.ascontiguousarray(upright[:, ::-1] if is_mirrored else upright)
 

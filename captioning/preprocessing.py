@@ -42,7 +42,6 @@ PLAN_SCHEMA = pa.schema(
         "image_id": pa.string(),
         "archive": pa.string(),
         "member": pa.string(),
-        "sha256": pa.string(),
         "captions": pa.list_(pa.string()),
     }
 )
@@ -159,13 +158,12 @@ class Planned(NamedTuple):
     image_id: str
     archive: str
     member: str
-    sha256: str
     captions: list[tuple[int, str]]
 
 
 def _join(clean: Path, splits: Path) -> Iterator[Planned]:
     """Yield the images of `clean` with their splits and captions: all three tables are in one order."""
-    images = _rows(clean / "images.parquet", ["image_id", "archive", "member", "sha256"])
+    images = _rows(clean / "images.parquet", ["image_id", "archive", "member"])
     placed = _rows(splits / "images.parquet", ["image_id", "split"])
     captions = groupby(_rows(clean / "captions.parquet", ["image_id", "position", "caption"]), itemgetter(0))
     next_id, own = next(captions, (None, iter(())))
@@ -175,12 +173,12 @@ def _join(clean: Path, splits: Path) -> Iterator[Planned]:
                 f"{splits} does not list the images of {clean} in their order: it has {place and place[0]!r} "
                 f"where {image and image[0]!r} is expected; run `dvc repro --force split`"
             )
-        image_id, archive, member, sha256 = image
+        image_id, archive, member = image
         image_captions = []
         if image_id == next_id:
             image_captions = [(position, caption) for _, position, caption in own]
             next_id, own = next(captions, (None, iter(())))
-        yield Planned(place[1], image_id, archive, member, sha256, image_captions)
+        yield Planned(place[1], image_id, archive, member, image_captions)
     if next_id is not None:
         raise ValueError(
             f"{clean}/captions.parquet: the captions of {next_id!r} do not stand in the order of images.parquet; "
@@ -221,7 +219,6 @@ def _planned(images: list[Planned]) -> pa.Table:
             "image_id": image.image_id,
             "archive": image.archive,
             "member": image.member,
-            "sha256": image.sha256,
             "captions": [caption for _, caption in image.captions],
         }
         for image in images
@@ -289,7 +286,7 @@ def make_shard(piece: Piece) -> None:
     rows = pq.ParquetFile(piece.plan).read_row_group(piece.row_group)
     try:
         with whole_file(piece.path) as aside:
-            entry = write_shard(aside, _make_images(piece, rows), rows["image_id"].to_pylist())
+            entry = write_shard(aside, workers.ahead(_make_images(piece, rows)), rows["image_id"].to_pylist())
         with whole_file(piece.entry) as aside:
             aside.write_text(json.dumps(entry | {"file": piece.path.name}))
     except OSError as error:
@@ -302,15 +299,30 @@ def make_shard(piece: Piece) -> None:
 
 
 def _make_images(piece: Piece, rows: pa.Table) -> Iterator[ShardImage]:
-    vocabulary, source = _vocabulary(piece.vocabulary), _source(piece.raw)
+    vocabulary = _vocabulary(piece.vocabulary)
+    for row, encoded in workers.ahead(_read_images(piece, rows)):
+        yield ShardImage(
+            stored=_stored(encoded, row, piece.settings),
+            tokens=[vocabulary.encode(caption)[: piece.settings.max_words] for caption in row["captions"]],
+        )
+
+
+def _read_images(piece: Piece, rows: pa.Table) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the rows with the bytes of their images."""
+    source = _source(piece.raw)
     for batch in rows.to_batches(max_chunksize=256):
         for row in batch.to_pylist():
-            yield ShardImage(
-                stored=_stored(source, row, piece.settings),
-                tokens=[
-                    vocabulary.encode(caption)[: piece.settings.max_words] for caption in row["captions"]
-                ],
-            )
+            try:
+                yield row, source.read(row["archive"], row["member"])
+            except (BadImage, OSError, KeyError, zipfile.BadZipFile) as error:
+                raise _changed(row, error) from None
+
+
+def _changed(row: dict[str, Any], error: Exception) -> ValueError:
+    return ValueError(
+        f"image {row['image_id']} ({row['archive'] or 'file'}: {row['member']}) was readable when it was cleaned "
+        f"and is not now: {error}; run `dvc repro --force clean`"
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -324,15 +336,12 @@ def _source(raw: Path) -> ImageFolder:
     return ImageFolder(raw)
 
 
-def _stored(source: ImageFolder, row: dict[str, Any], settings: PreprocessSettings) -> np.ndarray:
+def _stored(encoded: bytes, row: dict[str, Any], settings: PreprocessSettings) -> np.ndarray:
     """Return the pixels, 3 x H x W, or the JPEG file made of them, as the settings say."""
     try:
-        pixels = settings.image(decode(source.read(row["archive"], row["member"])))
-    except (BadImage, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"image {row['image_id']} ({row['archive'] or 'file'}: {row['member']}) was readable when it was "
-            f"cleaned and is not now: {error}; run `dvc repro --force clean`"
-        ) from None
+        pixels = settings.image(decode(encoded))
+    except BadImage as error:
+        raise _changed(row, error) from None
     return pixels if settings.storage == "pixels" else encode_jpeg(pixels, settings.jpeg_quality)
 
 
