@@ -1,5 +1,7 @@
 """Training on a few generated scenes: exact resume after kill -9, selection on decoded captions, refusals."""
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +14,12 @@ import torch
 
 from captioning import params
 from captioning.checkpoints import Checkpoints
-from captioning.evaluation import Scorer, decode_split, pixel_reader
+from captioning.evaluation import EvaluateSettings, Scorer, decode_split, pixel_reader
 from captioning.examples import Examples
+from captioning.preprocessing import PreprocessSettings, write_examples
+from captioning.records import PREDICT
 from captioning.training import Training, TrainSettings
+from stages.evaluate import write_predictions
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +54,33 @@ def test_the_loss_falls_and_every_epoch_is_one_row(whole: tuple[Training, pd.Dat
     assert list(history["epoch"]) == [1, 2, 3]
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0] * 0.9
     assert {"val_loss", "val_bleu_1", "val_bleu_4"} <= set(history.columns)
+
+
+def test_pictures_without_captions_are_captioned_into_cocos_results_file(
+    whole: tuple[Training, pd.DataFrame], tiny_tables: Path, tiny_examples: Path, tmp_path: Path
+):
+    shutil.copytree(tiny_tables / "clean", tmp_path / "clean")
+    placed = pd.read_parquet(tiny_tables / "splits" / "images.parquet")
+    captions = pd.read_parquet(tmp_path / "clean" / "captions.parquet")
+    silent = placed["image_id"].iloc[-3:]
+    placed.loc[silent.index, "split"] = PREDICT
+    (tmp_path / "splits").mkdir()
+    placed.to_parquet(tmp_path / "splits" / "images.parquet", index=False)
+    captions[~captions["image_id"].isin(silent)].to_parquet(
+        tmp_path / "clean" / "captions.parquet", index=False
+    )
+    values = params.read(ROOT / "params.yaml")["preprocess"]
+    settings = PreprocessSettings.model_validate(values)
+    write_examples(
+        tiny_tables / "raw", tmp_path / "clean", tmp_path / "splits", tmp_path / "examples", settings
+    )
+    evaluate_settings = EvaluateSettings.model_validate(params.read(ROOT / "params.yaml")["evaluate"])
+    for examples, expected in ((tmp_path / "examples", [45, 46, 47]), (tiny_examples, [])):
+        path = tmp_path / "predictions.json"
+        write_predictions(whole[0].captioner, examples, evaluate_settings, path)
+        rows = json.loads(path.read_text())
+        assert [row["image_id"] for row in rows] == expected
+        assert all(row["caption"] for row in rows)
 
 
 def test_the_best_epoch_by_decoded_bleu_4_is_kept(whole: tuple[Training, pd.DataFrame], tiny_examples: Path):
