@@ -66,7 +66,11 @@ def test_unknown_and_missing_sections_are_refused_by_name(values: dict[str, Any]
             {"decoder": {"name": "soft_attention"}},
             r"train\.decoder: missing keys \['feature_width', 'embedding_width'",
         ),
-        ("download", {"dataset": "flickr9k"}, r"no 'flickr9k' in captioning\.datasets; available: .*flickr8k"),
+        (
+            "download",
+            {"dataset": "flickr9k"},
+            r"no 'flickr9k' in captioning\.datasets; available: .*flickr8k",
+        ),
         ("evaluate", {"metrics": ["blue"]}, r"no 'blue' in captioning\.metrics; available: bleu"),
         ("evaluate", {"split": "dev"}, r"no split 'dev'; available: train, val, test"),
     ],
