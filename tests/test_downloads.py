@@ -20,7 +20,7 @@ from scratch_project import wait_until
 
 from captioning import home, progress
 from captioning.datasets import karpathy
-from captioning.downloads import Counts, connections, download, fetching, parts, read_settings
+from captioning.downloads import Counts, answers, connections, download, parts, pictures, read_settings
 
 COMMON = {
     "limit": None,
@@ -40,7 +40,7 @@ SCENES = COMMON | {"dataset": "scenes", "num_images": 10, "image_side_pixels": 3
 @pytest.fixture(autouse=True)
 def home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTIONING_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.setattr(fetching, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(answers, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -172,11 +172,11 @@ def test_host_that_does_not_answer_does_not_hold_up_others(site: Site) -> None:
         held = [f"{site.url}/held/{number}" for number in range(4)]
         fast = [f"{other.url}/ok/{number}" for number in range(20)]
 
-        async def attempt(url: str) -> fetching.Picture:
+        async def attempt(url: str) -> pictures.Picture:
             if url == held[-1]:
                 assert other.requests.total() == len(fast)
-            async with fetching.open_session(timeout_seconds=20, allow_private_addresses=True) as session:
-                picture = await fetching.fetch_image(session, url, max_bytes=100, max_seconds=20)
+            async with answers.open_session(timeout_seconds=20, allow_private_addresses=True) as session:
+                picture = await pictures.fetch_image(session, url, max_bytes=100, max_seconds=20)
             if other.requests.total() == len(fast):
                 site.go_on.set()  # only now the first host answers
             return picture
@@ -186,7 +186,7 @@ def test_host_that_does_not_answer_does_not_hold_up_others(site: Site) -> None:
             return [outcome async for outcome in queue.fetch([*held, *fast])]
 
         outcomes = asyncio.run(fetch_all())
-    assert all(isinstance(outcome, fetching.Picture) for outcome in outcomes)
+    assert all(isinstance(outcome, pictures.Picture) for outcome in outcomes)
 
 
 def test_pictures_that_wait_for_an_earlier_one_do_not_fill_the_memory(
@@ -211,7 +211,7 @@ def test_picture_that_all_others_wait_for_is_fetched_although_the_memory_is_full
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_BYTES_AHEAD", 25)
-    monkeypatch.setattr(fetching, "FIRST_PAUSE_SECONDS", 0.2)  # in which the others fill it
+    monkeypatch.setattr(answers, "FIRST_PAUSE_SECONDS", 0.2)  # in which the others fill it
     source.download("flaky/a.jpg", *[f"ok/{number}.jpg" for number in range(10, 40)], retries=2)
     assert set(source.reasons()) == {""}
 

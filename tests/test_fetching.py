@@ -19,8 +19,10 @@ import pytest
 from local_site import JPEG, Site, content, serve
 from scratch_project import wait_until
 
-from captioning.downloads import addresses, fetching
-from captioning.downloads.fetching import FetchError, Picture, fetch, fetch_image, open_session
+from captioning.downloads import addresses, answers, fetching
+from captioning.downloads.answers import FetchError, open_session
+from captioning.downloads.fetching import fetch
+from captioning.downloads.pictures import Picture, fetch_image
 
 MEGABYTE = 1 << 20
 
@@ -28,7 +30,7 @@ MEGABYTE = 1 << 20
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Serve on this machine; pauses between attempts are short."""
-    monkeypatch.setattr(fetching, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(answers, "FIRST_PAUSE_SECONDS", 0.01)
     with serve() as site:
         yield site
 
@@ -408,7 +410,7 @@ def test_known_types_of_pictures_are_those_that_can_be_decoded(shared: Path) -> 
     pictures = [path for path in (shared / "data").rglob("*") if path.suffix in {".jpg", ".png"}][:200]
     assert pictures
     for path in pictures:
-        assert fetching._suffix("http://host/x", path.read_bytes()[:100], "") == path.suffix
+        assert pictures._suffix("http://host/x", path.read_bytes()[:100], "") == path.suffix
 
 
 @pytest.mark.parametrize("kind", ["page/a.jpg", "html/a.jpg"])

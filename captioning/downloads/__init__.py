@@ -1,7 +1,7 @@
 """A data set's archives and single images -> data/raw.
 
-`raw.py` brings a data set; `fetching.py` one file or image, past `addresses.py`, which refuses private networks;
-`connections.py` many at a time; `parts.py` packs images fetched one by one into archives, part by part.
+`raw.py` brings a data set; `fetching.py` one file of any size; `pictures.py` one picture, `connections.py` many at a
+time, which `parts.py` packs into archives. `answers.py` asks servers, `addresses.py` refuses private networks.
 """
 
 from captioning.downloads.parts import ROW_SCHEMA

@@ -6,7 +6,8 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from captioning.downloads.fetching import FetchError, Picture, pause_seconds
+from captioning.downloads.answers import FetchError, pause_seconds
+from captioning.downloads.pictures import Picture
 from captioning.progress import say
 
 ADDRESSES_AHEAD = 2_000

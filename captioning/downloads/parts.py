@@ -22,8 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioning import progress
+from captioning.downloads.answers import FetchError, open_session
 from captioning.downloads.connections import Connections, Outcome
-from captioning.downloads.fetching import FetchError, Picture, fetch_image, full_disk_named, open_session
+from captioning.downloads.fetching import full_disk_named
+from captioning.downloads.pictures import Picture, fetch_image
 from captioning.outputs import whole_file
 
 PAIR_SCHEMA = pa.schema(

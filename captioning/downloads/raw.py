@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from captioning import downloads, formats, home, lookup, tables
 from captioning.datasets import DatasetSettings
 from captioning.downloads import fetching, parts
-from captioning.downloads.fetching import FetchError, fetch, full_disk_named
+from captioning.downloads.answers import FetchError
+from captioning.downloads.fetching import fetch, full_disk_named
 from captioning.downloads.parts import PAIR_SCHEMA, ROW_SCHEMA, Parts, name_counts, reason
 from captioning.fingerprints import code_identity, fingerprint
 from captioning.outputs import whole_folder
