@@ -30,6 +30,7 @@ def noop_repro() -> Comparison:
     with tempfile.TemporaryDirectory() as name:
         project = Path(name) / "project"
         shutil.copytree(".", project, ignore=NOT_COPIED)
+        subprocess.run(["git", "init", "--quiet", str(project)], check=True)
         (project / ".dvc").mkdir()
         shutil.copyfile(".dvc/config", project / ".dvc" / "config")
         _dvc(project, "config", "cache.type", "hardlink,symlink")

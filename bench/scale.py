@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioning import cleaning, params, preprocessing, splits
+from captioning import params, preprocessing, splits
 from captioning.cleaning import measurements
+from captioning.cleaning import tables as tables_of_clean
 from captioning.downloads import CAPTION_SCHEMA, ROW_SCHEMA
 from captioning.gates import judge_tables
 from captioning.home import work
@@ -123,8 +124,8 @@ def run_step(step: str, folder: Path) -> None:
     settings: Any = params._parse(sections[step], params.read(RECIPE)[sections[step]])
     raw, clean, split = folder / "raw", folder / "clean", folder / "splits"
     if step == "clean":
-        cleaning.measure_images = measure_nothing
-        cleaning.clean(raw, clean, settings)
+        tables_of_clean.measure_images = measure_nothing
+        tables_of_clean.clean(raw, clean, settings)
     elif step == "split":
         splits.write_splits(clean, split, settings)
     elif step == "validate":

@@ -35,6 +35,7 @@ NOT_COMPARED = {"register"}
 def make_project(folder: Path) -> Path:
     """Copy this project without its data and set it to a small run."""
     shutil.copytree(".", folder, ignore=NOT_COPIED)
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     for line in (folder / "mlruns").iterdir():
         if line.name != "README.md":
             shutil.rmtree(line) if line.is_dir() else line.unlink()
