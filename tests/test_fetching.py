@@ -19,7 +19,7 @@ import pytest
 from local_site import JPEG, Site, content, serve
 from scratch_project import wait_until
 
-from captioning.downloads import addresses, answers, fetching
+from captioning.downloads import addresses, answers, fetching, pictures
 from captioning.downloads.answers import FetchError, open_session
 from captioning.downloads.fetching import fetch
 from captioning.downloads.pictures import Picture, fetch_image
@@ -407,9 +407,9 @@ def test_suffix_follows_the_content_where_the_address_has_none(name: str, site: 
 
 
 def test_known_types_of_pictures_are_those_that_can_be_decoded(shared: Path) -> None:
-    pictures = [path for path in (shared / "data").rglob("*") if path.suffix in {".jpg", ".png"}][:200]
-    assert pictures
-    for path in pictures:
+    files = [path for path in (shared / "data").rglob("*") if path.suffix in {".jpg", ".png"}][:200]
+    assert files
+    for path in files:
         assert pictures._suffix("http://host/x", path.read_bytes()[:100], "") == path.suffix
 
 
