@@ -2,6 +2,7 @@
 training and serving share."""
 
 import contextlib
+import functools
 import io
 import warnings
 import zipfile
@@ -73,6 +74,12 @@ class ImageFolder:
             )
         with self._archives[archive].open(found) as file:
             return file.read(found.file_size + 1)  # no more than it states; zipfile checks the rest
+
+
+@functools.lru_cache(maxsize=1)
+def open_folder(folder: Path) -> ImageFolder:
+    """Return the one reader of this process: a large archive's directory is not read again for each piece of work."""
+    return ImageFolder(folder)
 
 
 def decode(encoded: bytes) -> np.ndarray:

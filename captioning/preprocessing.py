@@ -29,7 +29,7 @@ from pydantic import Field
 from captioning import tables, workers
 from captioning.fingerprints import code_identity, file_identity, fingerprint
 from captioning.home import work
-from captioning.images import BadImage, ImageFolder, PixelTransform, decode, encode_jpeg
+from captioning.images import BadImage, PixelTransform, decode, encode_jpeg, open_folder
 from captioning.outputs import whole_file, whole_folder
 from captioning.params import Settings
 from captioning.progress import in_bytes, in_time, progress, say
@@ -85,6 +85,7 @@ class Piece:
     """Of its entry in the ledger, written when the shard is whole."""
     plan: Path
     row_group: int
+    num_images: int
     vocabulary: Path
     raw: Path
     settings: PreprocessSettings
@@ -238,7 +239,10 @@ def _references(images: list[Planned]) -> pa.Table:
 def _pieces(plan: Path, folder: Path, raw: Path, settings: PreprocessSettings) -> Iterator[Piece]:
     for split in (*SPLITS, PREDICT):
         table = plan / f"{split}.parquet"
-        num_shards = pq.read_metadata(table).num_row_groups if table.exists() else 0
+        if not table.exists():
+            continue
+        metadata = pq.read_metadata(table)  # once: it lists every shard
+        num_shards = metadata.num_row_groups
         for number in range(num_shards):
             name = f"{split}-{number:05d}-of-{num_shards:05d}"
             yield Piece(
@@ -247,6 +251,7 @@ def _pieces(plan: Path, folder: Path, raw: Path, settings: PreprocessSettings) -
                 entry=plan.parent / "ledger" / f"{name}.json",
                 plan=table,
                 row_group=number,
+                num_images=metadata.row_group(number).num_rows,
                 vocabulary=plan / VOCABULARY,
                 raw=raw,
                 settings=settings,
@@ -263,7 +268,7 @@ def _write_shards(pieces: Sequence[Piece], folder: Path, settings: PreprocessSet
             f"preprocess: {len(pieces) - len(missing):,} of {len(pieces):,} shards are there from an earlier run"
         )
     missing[0].entry.parent.mkdir(exist_ok=True)
-    num_images = sum(_num_images(piece) for piece in missing)
+    num_images = sum(piece.num_images for piece in missing)
     cost = _sample(missing[len(missing) // 2])
     _refuse_small_disk(num_images, cost.num_bytes * num_images, missing[0].path, folder)
     seconds = cost.seconds * num_images / workers.num_processes()
@@ -309,7 +314,7 @@ def _make_images(piece: Piece, rows: pa.Table) -> Iterator[ShardImage]:
 
 def _read_images(piece: Piece, rows: pa.Table) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Yield the rows with the bytes of their images."""
-    source = _source(piece.raw)
+    source = open_folder(piece.raw)
     for batch in rows.to_batches(max_chunksize=256):
         for row in batch.to_pylist():
             try:
@@ -330,12 +335,6 @@ def _vocabulary(path: Path) -> Vocabulary:
     return Vocabulary.load(path)
 
 
-@functools.lru_cache(maxsize=1)
-def _source(raw: Path) -> ImageFolder:
-    """Return the one reader of this process: a large archive's directory is not read again for each shard."""
-    return ImageFolder(raw)
-
-
 def _stored(encoded: bytes, row: dict[str, Any], settings: PreprocessSettings) -> np.ndarray:
     """Return the pixels, 3 x H x W, or the JPEG file made of them, as the settings say."""
     try:
@@ -345,7 +344,7 @@ def _stored(encoded: bytes, row: dict[str, Any], settings: PreprocessSettings) -
     return pixels if settings.storage == "pixels" else encode_jpeg(pixels, settings.jpeg_quality)
 
 
-def _sample(piece: Piece) -> "Cost":
+def _sample(piece: Piece) -> Cost:
     """Make some images of a shard, the first one untimed, and say what one costs."""
     rows = pq.ParquetFile(piece.plan).read_row_group(piece.row_group)
     images = _make_images(piece, rows[: NUM_SAMPLED + 1])
@@ -354,10 +353,6 @@ def _sample(piece: Piece) -> "Cost":
     sizes += [image.stored.nbytes for image in images]
     seconds = (time.perf_counter() - began) / max(len(sizes) - 1, 1)
     return Cost(seconds=seconds, num_bytes=sum(sizes) / len(sizes), needs_torch="torch" in sys.modules)
-
-
-def _num_images(piece: Piece) -> int:
-    return int(pq.read_metadata(piece.plan).row_group(piece.row_group).num_rows)
 
 
 def _refuse_small_disk(num_images: int, num_bytes: float, shard: Path, folder: Path) -> None:

@@ -10,23 +10,12 @@ from pycocoevalcap.bleu.bleu import Bleu
 
 from captioning.datasets import scenes
 from captioning.records import SPLITS, Pair
+from tests.dataset_samples import COMMON
 
 
 def settings(**changes: Any) -> scenes.Settings:
     section = {"dataset": "scenes", "num_images": 20, "image_side_pixels": 64, "seed": 0}
-    section |= {
-        "limit": None,
-        "max_failed_share": 0.0,
-        "timeout_seconds": 5.0,
-        "retries": 0,
-        "num_connections": 2,
-        "connections_per_host": 2,
-        "images_per_archive": 10,
-        "max_image_bytes": 1_000_000,
-        "max_image_seconds": 60.0,
-        "allow_private_addresses": False,
-    }
-    return scenes.Settings.model_validate(section | changes)
+    return scenes.Settings.model_validate(COMMON | section | changes)
 
 
 def drawn(folder: Path, **changes: Any) -> list[Pair]:

@@ -3,7 +3,6 @@
 A part is a fixed number of rows and becomes a numbered table; the next run goes on with the parts that are not there.
 """
 
-import functools
 import itertools
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from captioning import tables, workers
 from captioning.cleaning.images import ImageLimits, Measurement, measure_image
-from captioning.images import BadImage, ImageFolder
+from captioning.images import BadImage, ImageFolder, open_folder
 from captioning.outputs import whole_file
 from captioning.progress import progress, say
 
@@ -114,17 +113,11 @@ def _measure_pieces(pieces: Iterator[Piece]) -> Iterator[tuple[Any, ...]]:
 
 def measure_piece(piece: Piece) -> list[tuple[Any, ...]]:
     """Return the rows of a piece with their measurements, in the order of `MEASURED`."""
-    source = _open_folder(piece.raw)
+    source = open_folder(piece.raw)
     return [
         (number, *row[: len(STATED)], *_measure_row(dict(zip(READ, row, strict=True)), source, piece))
         for number, row in enumerate(piece.rows, start=piece.first_row)
     ]
-
-
-@functools.lru_cache(maxsize=1)
-def _open_folder(raw: Path) -> ImageFolder:
-    """Return the one reader of this process: a large archive's directory is not read again for each piece."""
-    return ImageFolder(raw)
 
 
 def _measure_row(row: dict[str, Any], source: ImageFolder, piece: Piece) -> Measurement:
