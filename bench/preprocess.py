@@ -18,9 +18,11 @@ from PIL import Image
 from bench.comparison import Comparison, alternately
 from bench.decoders import rates
 from bench.photographs import SIDE_PIXELS, photographs, settings, write_tables
-from captioning import preprocessing, workers
+from captioning import workers
 from captioning.home import work
-from captioning.preprocessing import make_shard, write_examples
+from captioning.preprocessing import write_examples
+from captioning.preprocessing.making import make_shard
+from captioning.preprocessing.plan import Piece, read_pieces, write_plan
 
 GROWTH_SIZES = (10_000, 30_000, 50_000)
 ROUNDS_OF_PHOTOS = 4
@@ -28,16 +30,16 @@ ROUNDS_OF_PHOTOS = 4
 
 
 @contextmanager
-def _pieces(num_images: int, images_per_shard: int) -> Iterator[list[preprocessing.Piece]]:
+def _pieces(num_images: int, images_per_shard: int) -> Iterator[list[Piece]]:
     """Yield the planned shards of the repeated photographs in a folder that lives as long as the block."""
     with tempfile.TemporaryDirectory(dir=work("bench")) as name:
         folder = Path(name).resolve()
         write_tables(folder, num_images)
         own = settings(images_per_shard)
-        preprocessing._write_plan(folder / "clean", folder / "splits", folder / "plan", own)
+        write_plan(folder / "clean", folder / "splits", folder / "plan", own)
         for part in ("ledger", "examples"):
             (folder / part).mkdir()
-        yield list(preprocessing._pieces(folder / "plan", folder / "examples", folder / "raw", own))
+        yield list(read_pieces(folder / "plan", folder / "examples", folder / "raw", own))
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def _tutorial(photos: list[Path], path: Path) -> None:
             images[position] = np.asarray(resized).transpose(2, 0, 1)
 
 
-def _rate_of_ours(piece: preprocessing.Piece, num_images: int) -> float:
+def _rate_of_ours(piece: Piece, num_images: int) -> float:
     piece.path.unlink(missing_ok=True)
     began = time.perf_counter()
     make_shard(piece)

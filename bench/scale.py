@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioning import params, preprocessing, splits
+from captioning import params, splits
 from captioning.cleaning import measurements
 from captioning.cleaning import tables as tables_of_clean
 from captioning.downloads import CAPTION_SCHEMA, ROW_SCHEMA
 from captioning.gates import judge_tables
 from captioning.home import work
+from captioning.preprocessing.plan import write_plan
 from captioning.progress import in_bytes
 
 STEPS = ("clean", "split", "validate", "plan")
@@ -133,7 +134,7 @@ def run_step(step: str, folder: Path) -> None:
         print(f"validate: {len(judgement.findings)} expectations", file=sys.stderr)
     else:
         own = settings.model_copy(update={"images_per_shard": 8192})
-        preprocessing._write_plan(clean, split, folder / "plan", own)
+        write_plan(clean, split, folder / "plan", own)
 
 
 def measure(num_images: int) -> None:

@@ -97,7 +97,7 @@ def decode(encoded: bytes) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF data beside a sound picture
             return _decode(encoded)
-    except BadImage:
+    except (BadImage, MemoryError):  # a machine short of memory says nothing about the picture
         raise
     except UnidentifiedImageError:  # its own message holds a memory address
         raise BadImage(f"not a picture: it begins with {encoded[:16]!r}") from None

@@ -45,6 +45,11 @@ def whole_folder(folder: Path, *, resume_in: Path | None = None) -> Iterator[Pat
         _move(aside, folder)
 
 
+def is_full_disk(error: OSError) -> bool:
+    """Return whether the disk, or what of it this user may have, is full; HDF5 says so in words alone."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error)
+
+
 @contextmanager
 def _locked(aside: Path, folder: Path) -> Iterator[None]:
     """Hold the folder `aside`, made if absent; the kernel lets go of it when the process dies, however it dies."""

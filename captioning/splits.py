@@ -3,7 +3,6 @@
 An image decides by its own id, or by what its data set states; a near-duplicate follows its earliest twin.
 """
 
-import glob
 import hashlib
 import math
 from collections import Counter
@@ -95,8 +94,7 @@ def write_splits(clean: Path, folder: Path, settings: SplitSettings) -> Counts:
     counts: Counter[tuple[str, str]] = Counter()
     with whole_folder(folder) as aside, tables.database() as connection:
         path = clean / "images.parquet"
-        images = connection.read_parquet(glob.escape(str(path)), file_row_number=True)
-        images.create_view("images")
+        tables.open_table(connection, "images", path, numbered="row")
         if settings.policy != "ratios":
             _refuse_unstated(connection)
         _decide(connection, path, settings)
@@ -117,7 +115,7 @@ def _refuse_unstated(connection: "DuckDBPyConnection") -> None:
     splits = ", ".join(f"'{split}'" for split in (*SPLITS, PREDICT))
     others = connection.sql(
         f"""
-        SELECT split, count(*), arg_min(image_id, file_row_number) AS first, min(file_row_number) AS row
+        SELECT split, count(*), arg_min(image_id, row) AS first, min(row) AS first_row
         FROM images WHERE split NOT IN ({splits}) GROUP BY split ORDER BY split
         """
     ).fetchall()
@@ -190,7 +188,7 @@ def _assigned(connection: "DuckDBPyConnection", counts: Counter[tuple[str, str]]
         f"""
         SELECT images.image_id, source, if(images.split = '{PREDICT}', images.split, decided.split) AS split
         FROM images LEFT JOIN decided ON decided.image_id = if(twin = '', images.image_id, twin)
-        ORDER BY file_row_number
+        ORDER BY row
         """
     )
     for batch in assigned.to_arrow_reader(tables.ROWS_PER_GROUP):

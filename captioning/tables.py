@@ -1,5 +1,6 @@
 """Tables larger than memory: SQL over Parquet files, whose rows are read and written in order, a group at a time."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -25,8 +26,7 @@ MEMORY = "1GB"
 def database() -> Iterator["DuckDBPyConnection"]:
     """Yield a DuckDB that lives as long as the block, in bounded memory, on all processors.
 
-    It reads `read_parquet('...', file_row_number = true)`; rows come in an order of their own unless a query
-    says `ORDER BY`.
+    Rows come in an order of their own unless a query says `ORDER BY`.
     """
     import duckdb
 
@@ -42,6 +42,18 @@ def database() -> Iterator["DuckDBPyConnection"]:
         with duckdb.connect(config=settings) as connection:
             connection.execute("SET enable_progress_bar = false")
             yield connection
+
+
+def open_table(connection: "DuckDBPyConnection", name: str, path: Path, *, numbered: str = "") -> None:
+    """Let queries call the Parquet file `path`, or the files of the folder `path` together, `name`.
+
+    With `numbered` a column of that name counts the rows of a file from 0.
+    """
+    pattern = glob.escape(str(path)) + "/*.parquet" * path.is_dir()
+    table = connection.read_parquet(pattern, file_row_number=bool(numbered))
+    if numbered:
+        table = table.project(f"file_row_number AS {numbered}, * EXCLUDE (file_row_number)")
+    table.create_view(name)
 
 
 def write(

@@ -92,13 +92,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="captioning-soak-"))
+    undisturbed, killed = make_project(folder / "undisturbed"), make_project(folder / "killed")
     began = time.monotonic()
-    undisturbed = make_project(folder / "undisturbed")
     if code := start(undisturbed).wait():
         sys.exit(f"the undisturbed run failed with code {code}; see {undisturbed}/log.txt")
     seconds = time.monotonic() - began
     print(f"undisturbed: {seconds:.0f} s", flush=True)
-    killed = make_project(folder / "killed")
     run_killed(
         killed, num_kills=options.kills, longest_seconds=seconds / 4, chance=random.Random(options.seed)
     )

@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from captioning import preprocessing, shards
+from captioning import shards, workers
 from captioning.examples import Examples
 from captioning.images import PixelTransform, decode
-from captioning.preprocessing import PreprocessSettings, write_examples
+from captioning.preprocessing import PreprocessSettings, examples, making, write_examples
 from captioning.records import PREDICT
 from captioning.vocabulary import UNK, Vocabulary
 
@@ -164,7 +164,7 @@ Usage = namedtuple("Usage", "total used free")
 def test_a_disk_that_cannot_hold_the_shards_is_refused_before_the_work(
     tiny_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(preprocessing.shutil, "disk_usage", lambda _: Usage(10, 10, 100_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 10, 100_000))
     with pytest.raises(
         ValueError, match=r"48 images take 0\.6 MB and .* has 0\.1 MB free: free some space, set CAPT"
     ):
@@ -179,8 +179,8 @@ def test_a_disk_that_fills_up_during_a_shard_leaves_nothing_half_written(
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(preprocessing, "write_shard", full)
-    monkeypatch.setattr(preprocessing.workers, "run", lambda function, pieces, preload: map(function, pieces))
+    monkeypatch.setattr(making, "write_shard", full)
+    monkeypatch.setattr(workers, "run", lambda function, pieces, preload: map(function, pieces))
     with pytest.raises(
         ValueError, match=r"no space is left in .*train-00000-of-00003\.h5.*free some space and run"
     ):
@@ -293,7 +293,7 @@ def test_a_cluster_writes_the_same_bytes_also_when_it_loses_a_worker(
         cluster[1].kill()
         yield from rows
 
-    monkeypatch.setattr(preprocessing, "progress", losing_one)
+    monkeypatch.setattr(examples, "progress", losing_one)
     write(tiny_tables, tmp_path / "examples", images_per_shard=16)
     assert contents(tmp_path / "examples") == contents(tiny_examples)
     assert "2 workers, dashboard http://127.0.0.1:" in capsys.readouterr().err

@@ -4,7 +4,6 @@ DuckDB compares them in bounded memory; images with the split `predict` are comp
 them is captioned and none is the reason why an image with captions is left out.
 """
 
-import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,8 @@ def compare_images(
         judged: table of the judged captions.
         settings: what counts as a near-duplicate.
     """
-    connection.read_parquet(f"{glob.escape(str(measured))}/*.parquet").create_view("measured")
-    connection.read_parquet(glob.escape(str(judged))).create_view("judged")
+    tables.open_table(connection, "measured", measured)
+    tables.open_table(connection, "judged", judged)
     _find_silent(connection, with_caption=settings.by == "caption")
     _find_firsts(connection, "repeated", "SELECT row, image_id, sha256 AS key FROM good")
     _find_twins(connection, settings)

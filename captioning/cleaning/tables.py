@@ -5,7 +5,6 @@ verdicts that need all rows at once.
 """
 
 import contextlib
-import glob
 import itertools
 import shutil
 import sys
@@ -146,14 +145,14 @@ def _judged_captions(judged: Path, is_kept: np.ndarray) -> Iterator[pa.Table]:
 
 
 def _count(connection: "DuckDBPyConnection", folder: Path) -> Counts:
-    connection.read_parquet(glob.escape(str(folder / "quarantine.parquet"))).create_view("quarantine")
+    tables.open_table(connection, "quarantine", folder / "quarantine.parquet")
     reasons: dict[bool, dict[str, int]] = {True: {}, False: {}}
     query = """
         SELECT position = -1, reason, count(*) AS num FROM quarantine GROUP BY ALL ORDER BY num DESC, reason
     """
     for is_image, reason, num in connection.sql(query).fetchall():
         reasons[is_image][reason] = num
-    connection.read_parquet(glob.escape(str(folder / "captions.parquet"))).create_view("captions")
+    tables.open_table(connection, "captions", folder / "captions.parquet")
     flagged = connection.sql("SELECT count(*) FROM captions WHERE flag <> ''").fetchall()
     twins = connection.sql("SELECT count(*) FROM verdicts WHERE twin <> ''").fetchall()
     return Counts(

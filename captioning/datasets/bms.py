@@ -127,9 +127,9 @@ def _pack(folder: Path, settings: Settings, spill: Path) -> None:
     labels = itertools.islice(_read_labels(folder, settings), settings.limit)
     num_labels = tables.write(_batches(labels, LABEL_SCHEMA), spill / "labels.parquet", LABEL_SCHEMA)
     with tables.database() as connection, (folder / ARCHIVE).open("rb") as archive:
-        for name in ("labels", "members"):
-            connection.read_parquet(str(spill / f"{name}.parquet"), file_row_number=True).create_view(name)
-        query = "SELECT * FROM labels l LEFT JOIN members m USING (image_id, part) ORDER BY l.file_row_number"
+        tables.open_table(connection, "labels", spill / "labels.parquet", numbered="row")
+        tables.open_table(connection, "members", spill / "members.parquet")
+        query = "SELECT * FROM labels l LEFT JOIN members m USING (image_id, part) ORDER BY row"
         batches = connection.sql(query).to_arrow_reader(ROWS_PER_BATCH)
         rows = progress(
             (row for batch in batches for row in batch.to_pylist()), total=num_labels, what="bms: packing"

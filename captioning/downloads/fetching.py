@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -25,6 +24,7 @@ from captioning.downloads.answers import (
     pause_seconds,
 )
 from captioning.fingerprints import file_identity
+from captioning.outputs import is_full_disk
 from captioning.progress import in_bytes, progress
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def full_disk_named(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if not is_full_disk(error):
             raise
         raise ValueError(
             f"the disk of {folder} is full: {what} could not be written; free some space, or set CAPTIONING_HOME "

@@ -170,8 +170,9 @@ def _write_pairs(pairs: Iterable[Pair], table: Path, captions: Path, settings: D
 def _refuse_repeated_ids(pairs: Path) -> None:
     with tables.database() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_FOR_IDS}'")
-        query = "SELECT image_id FROM read_parquet(?) GROUP BY image_id HAVING count(*) > 1 ORDER BY image_id LIMIT 1"
-        repeated = connection.execute(query, [str(pairs)]).fetchone()
+        tables.open_table(connection, "pairs", pairs)
+        query = "SELECT image_id FROM pairs GROUP BY image_id HAVING count(*) > 1 ORDER BY image_id LIMIT 1"
+        repeated = connection.execute(query).fetchone()
     if repeated:
         raise ValueError(
             f"image_id {repeated[0]!r} occurs twice; every image needs its own id: correct the source, "

@@ -213,9 +213,7 @@ class CaptionTable:
     def __init__(self, connection: "DuckDBPyConnection", rows: Iterable[CaptionRow], folder: Path) -> None:
         self._connection, self._folder = connection, folder
         tables.write(_batches(rows), folder / "rows.parquet", SCHEMA)
-        connection.read_parquet(str(folder / "rows.parquet"), file_row_number=True).create_view(
-            "caption_rows"
-        )
+        tables.open_table(connection, "caption_rows", folder / "rows.parquet", numbered="row")
 
     def images(self) -> Iterator[CaptionRow]:
         """Yield the rows of each image together, in the order of first rows, whether or not they stand together.
@@ -225,8 +223,8 @@ class CaptionTable:
         """
         query = """
             SELECT key, rest FROM caption_rows
-            JOIN (SELECT key, min(file_row_number) AS first FROM caption_rows GROUP BY key) USING (key)
-            ORDER BY first, file_row_number
+            JOIN (SELECT key, min(row) AS first FROM caption_rows GROUP BY key) USING (key)
+            ORDER BY first, row
         """
         for key, rows in groupby(self._select(query), itemgetter(0)):
             yield _merged(key, (rest for _, rest in rows))
@@ -240,7 +238,7 @@ class CaptionTable:
         tables.write(
             (pa.record_batch([pa.array(batch, pa.string())], schema) for batch in batches), path, schema
         )
-        self._connection.read_parquet(str(path)).create_view("all_names")
+        tables.open_table(self._connection, "all_names", path)
         query = "SELECT key FROM all_names ANTI JOIN caption_rows USING (key) ORDER BY key"
         for (name,) in self._select(query):
             yield name

@@ -1,8 +1,6 @@
 """SQL over tables of any size -> value tables: DuckDB counts, and what leaves it is one row a distinct value."""
 
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,19 +11,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 FIRST_ROWS = f"min(row, {NUM_EXAMPLES})"
-
-
-def open_table(connection: "Connection", name: str, path: Path) -> None:
-    """Let queries name the Parquet file `path`; its column `row` counts its rows from 0."""
-    connection.execute(
-        f"CREATE VIEW {name} AS SELECT file_row_number AS row, * EXCLUDE (file_row_number) "
-        f"FROM read_parquet({_quoted(path)}, file_row_number = true)"
-    )
-
-
-def _quoted(path: Path) -> str:
-    """Return a path as an SQL text in which no letter is a pattern."""
-    return "'" + re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''") + "'"
 
 
 def grouped(value: str, source: str, *, count: str = "count(*)") -> str:

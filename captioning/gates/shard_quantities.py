@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from captioning.gates.queries import grouped, open_table, value_tables
+from captioning.gates.queries import grouped, value_tables
 from captioning.gates.shard_looks import AGAIN, CHANNELS, MARKERS, NO_PIXELS, Look, Stated
 from captioning.gates.values import NUM_EXAMPLES, Example, ValueTables, reduced, total, value_table
 from captioning.records import PREDICT, SPLITS
+from captioning.tables import open_table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -141,7 +142,7 @@ def _references(connection: "Connection", path: Path) -> pd.DataFrame:
 
     held, referenced = "SELECT image_id, split FROM held", "SELECT image_id, split FROM referenced"
     try:
-        open_table(connection, "referenced", path)
+        open_table(connection, "referenced", path, numbered="row")
         lonely = connection.execute(
             f"SELECT split, count(*) FROM (({held} EXCEPT {referenced}) UNION ALL ({referenced} EXCEPT {held})) "
             "GROUP BY split"

@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioning.gates.queries import grouped, open_table, scalar, share, value_tables, with_rest
+from captioning.gates.queries import grouped, scalar, share, value_tables, with_rest
 from captioning.gates.rules import in_words
 from captioning.gates.table_schema import Files
 from captioning.gates.values import NUM_EXAMPLES, ValueTables, reduced, total
 from captioning.records import PREDICT, SPLITS
+from captioning.tables import open_table
 from captioning.vocabulary import split_words
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _open(connection: "Connection", files: Files) -> None:
         "quarantine": files.quarantine,
     }
     for name, path in named.items():
-        open_table(connection, name, path)
+        open_table(connection, name, path, numbered="row")
 
 
 def _place(connection: "Connection") -> None:
