@@ -99,7 +99,7 @@ def main() -> None:
     seconds = time.monotonic() - began
     print(f"undisturbed: {seconds:.0f} s", flush=True)
     run_killed(
-        killed, num_kills=options.kills, longest_seconds=seconds / 4, chance=random.Random(options.seed)
+        killed, num_kills=options.kills, longest_seconds=seconds / 10, chance=random.Random(options.seed)
     )
     expected, found = outputs(undisturbed), outputs(killed)
     different = [path for path in expected | found if expected.get(path) != found.get(path)]
