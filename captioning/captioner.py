@@ -101,11 +101,11 @@ class Captioner(nn.Module):
         The penalty is the doubly stochastic term of Show, Attend and Tell, equation 14: the attention that each cell
         got over the whole caption should add up to 1.
         """
-        memory = self.decoder.prepare(self.features(inputs))
-        output_WE, attention_WL = self.decoder(memory, tokens_NT, lengths_N)
+        forced = self.decoder(self.decoder.prepare(self.features(inputs)), tokens_NT, lengths_N)
+        attention_WL = forced.attention_WL
         is_word_NT = targets_NT != PAD
         targets = targets_NT[is_word_NT]
-        log_probabilities = torch.log_softmax(self.decoder.logits(output_WE).float(), dim=1)
+        log_probabilities = torch.log_softmax(self.decoder.words.logits(forced.output_WE).float(), dim=1)
         cross_entropy = -log_probabilities.gather(1, targets.unsqueeze(1)).sum()
         total = (1 - label_smoothing) * cross_entropy / len(
             targets

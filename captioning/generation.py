@@ -56,7 +56,7 @@ def beam_search(
     for num_words in range(max_words + 1):
         output, state, attention = decoder.step(memory, state, tokens_BK.flatten())
         scores_BKV = scores_BK.unsqueeze(2) + _next_word_scores(
-            decoder.logits(output), has_ended_BK, num_words == max_words
+            decoder.words.logits(output), has_ended_BK, num_words == max_words
         )
         scores_BK, choice_BK = scores_BKV.flatten(1).topk(beam_width, dim=1)
         num_choices = scores_BKV.shape[2]

@@ -27,6 +27,7 @@ def captioner() -> Captioner:
             attention_width=16,
             hidden_width=16,
             dropout=0.5,
+            tied_embeddings=False,
         ),
         vocabulary=Vocabulary([*MARKERS, "a", "red", "dog"]),
         transform=PixelTransform(height=32, width=48),
@@ -56,7 +57,7 @@ def test_loss_is_the_cross_entropy_of_the_words_and_not_of_padding(captioner: Ca
     state, expected = captioner.decoder.start(memory, 4), 0.0
     for t in range(4):
         output, state, _ = captioner.decoder.step(memory, state, arguments["tokens_NT"][:, t])
-        scores = torch.log_softmax(captioner.decoder.logits(output), dim=1)
+        scores = torch.log_softmax(captioner.decoder.words.logits(output), dim=1)
         for row in range(4):
             if arguments["targets_NT"][row, t]:
                 expected -= float(scores[row, arguments["targets_NT"][row, t]].detach())
@@ -69,7 +70,7 @@ def test_attention_penalty_is_the_doubly_stochastic_term(captioner: Captioner):
     captioner.eval()
     arguments = _loss_arguments()
     memory = captioner.decoder.prepare(captioner.features(arguments["inputs"]))
-    _, attention = captioner.decoder(memory, arguments["tokens_NT"], arguments["lengths_N"])
+    attention = captioner.decoder(memory, arguments["tokens_NT"], arguments["lengths_N"]).attention_WL
     per_caption = [own.sum(dim=0) for own in attention.split((4, 3, 2))]
     expected = torch.stack([(1 - own).square().mean() for own in per_caption]).mean()
     with_term = captioner.loss(**arguments, attention_penalty=2.0).total - captioner.loss(**arguments).total

@@ -8,6 +8,7 @@ import torch
 from captioning import lookup
 from captioning.generation import beam_search
 from captioning.vocabulary import BOS, EOS, MARKERS, Vocabulary
+from captioning.words import Words
 
 VOCABULARY = Vocabulary([*MARKERS, *(f"word{number}" for number in range(9))])
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -17,8 +18,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "attention_width": 6,
         "hidden_width": 10,
         "dropout": 0.0,
+        "tied_embeddings": False,
     },
 }
+
+LOOKS_AWAY: set[str] = set()
+"""Decoders that also attend to something else than the cells."""
 
 
 @pytest.fixture(params=lookup.names("decoders"))
@@ -44,11 +49,11 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_step_by_step_equals_teacher_forcing(decoder: Any):
     features_BLD, tokens_NT, lengths_N = _batch()
     memory = decoder.prepare(features_BLD)
-    forced_WV = decoder.logits(decoder(memory, tokens_NT, lengths_N)[0])
+    forced_WV = decoder.words.logits(decoder(memory, tokens_NT, lengths_N).output_WE)
     state, stepped = decoder.start(memory, len(tokens_NT)), []
     for t in range(tokens_NT.shape[1]):
         output, state, _ = decoder.step(memory, state, tokens_NT[:, t])
-        stepped.append(decoder.logits(output))
+        stepped.append(decoder.words.logits(output))
     is_word_NT = lengths_N.unsqueeze(1) > torch.arange(tokens_NT.shape[1])
     torch.testing.assert_close(forced_WV, torch.stack(stepped, dim=1)[is_word_NT])
 
@@ -56,35 +61,38 @@ def test_step_by_step_equals_teacher_forcing(decoder: Any):
 def test_words_beyond_a_length_change_nothing(decoder: Any):
     features_BLD, tokens_NT, lengths_N = _batch()
     memory = decoder.prepare(features_BLD)
-    expected = decoder(memory, tokens_NT, lengths_N)[0]
+    expected = decoder(memory, tokens_NT, lengths_N).output_WE
     changed = tokens_NT.clone()
     changed[lengths_N.unsqueeze(1) <= torch.arange(tokens_NT.shape[1])] = 5
-    torch.testing.assert_close(decoder(memory, changed, lengths_N)[0], expected)
+    torch.testing.assert_close(decoder(memory, changed, lengths_N).output_WE, expected)
 
 
 def test_a_word_never_depends_on_later_words(decoder: Any):
     features_BLD, tokens_NT, _ = _batch()
     lengths_N, memory = torch.full((6,), 4), decoder.prepare(features_BLD)
-    first = decoder(memory, tokens_NT, lengths_N)[0].view(6, 4, -1)
+    first = decoder(memory, tokens_NT, lengths_N).output_WE.view(6, 4, -1)
     changed = tokens_NT.clone()
     changed[:, 3] = (changed[:, 3] - 3) % 9 + 4
-    second = decoder(memory, changed, lengths_N)[0].view(6, 4, -1)
+    second = decoder(memory, changed, lengths_N).output_WE.view(6, 4, -1)
     torch.testing.assert_close(first[:, :3], second[:, :3])
     assert not torch.allclose(first[:, 3], second[:, 3])
 
 
 def test_captions_depend_on_the_image(decoder: Any):
     features_BLD, tokens_NT, lengths_N = _batch()
-    first = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)[0]
-    second = decoder(decoder.prepare(features_BLD.flip(0)), tokens_NT, lengths_N)[0]
+    first = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N).output_WE
+    second = decoder(decoder.prepare(features_BLD.flip(0)), tokens_NT, lengths_N).output_WE
     assert not torch.allclose(first, second)
 
 
 def test_gradients_reach_every_parameter(decoder: Any):
     features_BLD, tokens_NT, lengths_N = _batch()
     decoder.train()
-    output, _ = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
-    loss = decoder.logits(output).square().sum()
+    forced = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
+    log_likelihood_WV = torch.log_softmax(decoder.words.logits(forced.output_WE), dim=1)
+    loss = log_likelihood_WV[:, 5].square().sum()
+    if forced.choice_loss is not None:
+        loss = loss + forced.choice_loss(log_likelihood_WV[:, 5].detach()).sum()
     loss.backward()
     missing = [
         name for name, own in decoder.named_parameters() if own.grad is None or not own.grad.abs().sum() > 0
@@ -92,16 +100,33 @@ def test_gradients_reach_every_parameter(decoder: Any):
     assert not missing
 
 
-def test_attention_is_a_distribution_over_cells(decoder: Any):
+def test_attention_is_a_distribution_over_cells(decoder: Any, request: pytest.FixtureRequest):
     features_BLD, tokens_NT, lengths_N = _batch()
-    _, attention_WL = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N)
+    attention_WL = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N).attention_WL
     if attention_WL is not None:
-        torch.testing.assert_close(attention_WL.sum(dim=1), torch.ones(int(lengths_N.sum())))
+        assert attention_WL.shape == (int(lengths_N.sum()), features_BLD.shape[1])
+        assert (attention_WL >= 0).all()
+        total_W = attention_WL.sum(dim=1)
+        if request.node.callspec.params["decoder"] in LOOKS_AWAY:
+            assert ((total_W > 0) & (total_W < 1)).all()
+        else:
+            torch.testing.assert_close(total_W, torch.ones(len(attention_WL)))
 
 
 def test_an_untrained_decoder_still_ends(decoder: Any):
-    decoder.logits = lambda output: torch.zeros(len(output), len(VOCABULARY)).index_fill(
+    decoder.words.logits = lambda output: torch.zeros(len(output), len(VOCABULARY)).index_fill(
         1, torch.tensor(EOS), -50.0
     )
     captions = beam_search(decoder, _batch()[0], VOCABULARY, beam_width=2, max_words=6)
     assert [len(own[0].words) for own in captions] == [6, 6, 6]
+
+
+def test_tied_embeddings_are_one_matrix_and_need_equal_widths():
+    words = Words(vocabulary_size=9, embedding_width=4, output_width=4, tied=True)
+    assert [tuple(own.shape) for own in words.parameters()] == [(9, 4), (9,)]
+    expected = torch.ones(1, 4) @ words.embedding.weight.T + words.output_bias
+    torch.testing.assert_close(words.logits(torch.ones(1, 4)), expected)
+    with pytest.raises(
+        ValueError, match=r"embedding_width \(4\) equal to .* input \(6\): change one of them"
+    ):
+        Words(vocabulary_size=9, embedding_width=4, output_width=6, tied=True)

@@ -25,10 +25,11 @@ def _decoder(seed: int, vocabulary: Vocabulary = VOCABULARY) -> Decoder:
         attention_width=8,
         hidden_width=8,
         dropout=0.0,
+        tied_embeddings=False,
     )
     with torch.no_grad():  # far from uniform, so that searches can go wrong
-        decoder.word_output.weight.mul_(12)
-        decoder.embedding.weight.mul_(10)
+        decoder.words.output_weight.mul_(12)
+        decoder.words.embedding.weight.mul_(10)
     return decoder.eval()
 
 
@@ -43,8 +44,8 @@ def _log_probability(
     """Teacher forcing: the words and, unless cut at `max_words`, the end."""
     targets = (*words, EOS) if len(words) < max_words else words
     tokens = torch.tensor([[BOS, *targets[:-1]]]) if targets else torch.tensor([[BOS]])
-    output, _ = decoder(decoder.prepare(features_LD.unsqueeze(0)), tokens, torch.tensor([tokens.shape[1]]))
-    scores = torch.log_softmax(decoder.logits(output), dim=1)
+    forced = decoder(decoder.prepare(features_LD.unsqueeze(0)), tokens, torch.tensor([tokens.shape[1]]))
+    scores = torch.log_softmax(decoder.words.logits(forced.output_WE), dim=1)
     return float(scores[torch.arange(len(targets)), list(targets)].sum())
 
 
@@ -108,7 +109,7 @@ def test_a_batch_gives_each_image_the_captions_it_gets_alone():
 def test_unk_is_never_generated_even_when_it_is_the_likeliest():
     decoder = _decoder(0)
     with torch.no_grad():
-        decoder.word_output.bias[UNK] = 100.0
+        decoder.words.output_bias[UNK] = 100.0
     for own in beam_search(decoder, _features(0, 3), VOCABULARY, beam_width=2, max_words=5):
         assert all(set(hypothesis.words) <= set(WORDS) for hypothesis in own)
 
@@ -126,7 +127,7 @@ def test_each_word_has_the_attention_it_was_chosen_with():
                 continue
             tokens = torch.tensor([[BOS, *words[:-1]]])
             memory = decoder.prepare(features[image : image + 1])
-            _, attention = decoder(memory, tokens, torch.tensor([len(words)]))
+            attention = decoder(memory, tokens, torch.tensor([len(words)])).attention_WL
             torch.testing.assert_close(torch.tensor(hypothesis.attention), attention, atol=1e-4, rtol=1e-3)
 
 

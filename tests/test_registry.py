@@ -37,9 +37,10 @@ def write_model(folder: Path, fingerprint: str) -> Path:
     """Write an untrained captioner of a few words."""
     torch.manual_seed(0)
     widths = {name: 8 for name in soft_attention.Settings.model_fields if name.endswith("_width")}
+    decoder = {"name": "soft_attention", "dropout": 0.0, "tied_embeddings": False, **widths}
     captioner = Captioner(
         encoder=torchvision_network.Settings(name="resnet18", weights="none", layer="layer1", trainable=True),
-        decoder=soft_attention.Settings.model_validate({"name": "soft_attention", "dropout": 0.0, **widths}),
+        decoder=soft_attention.Settings.model_validate(decoder),
         vocabulary=Vocabulary.build(["a red square", "a blue circle"], min_word_count=1),
         transform=PixelTransform(height=32, width=32),
     )

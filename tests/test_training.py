@@ -185,7 +185,7 @@ def test_training_ends_when_bleu_4_stops_rising(tiny_examples: Path, tmp_path: P
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(tiny_examples: Path, tmp_path: Path):
     training = _training(tiny_examples, tmp_path)
     with torch.no_grad():
-        training.captioner.decoder.word_output.bias.fill_(float("nan"))
+        training.captioner.decoder.words.output_bias.fill_(float("nan"))
     with pytest.raises(
         ValueError, match=r"the loss is nan in epoch 1, step 1, images \['.*lower train\.learning_rate"
     ):

@@ -9,12 +9,8 @@ from pydantic import Field
 from torch import nn
 
 from captioning.params import Settings as PartSettings
-
-SHRINK_AT = 0.75
-"""Ended images are left out once so large a share is still alive: each cut costs a gradient of full size."""
-
-Memory = dict[str, torch.Tensor]
-State = dict[str, torch.Tensor]
+from captioning.recurrence import Memory, RecurrentDecoder, State, by_image, open_forget_gate, update
+from captioning.words import Words
 
 
 class Settings(PartSettings):
@@ -24,13 +20,16 @@ class Settings(PartSettings):
     feature_width: int = Field(ge=1)
     """The encoder's features are projected to this width before they are attended to."""
     embedding_width: int = Field(ge=1)
+    """Of the words, and of the output layer's input."""
     attention_width: int = Field(ge=1)
     hidden_width: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
     """Of projected features, word embeddings and the output layer's input."""
+    tied_embeddings: bool
+    """One matrix for the words read and the words said."""
 
 
-class Decoder(nn.Module):
+class Decoder(RecurrentDecoder):
     """Reads one word at a time and looks at the grid before it says the next."""
 
     def __init__(
@@ -43,13 +42,19 @@ class Decoder(nn.Module):
         attention_width: int,
         hidden_width: int,
         dropout: float,
+        tied_embeddings: bool,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Sequential(
             nn.LayerNorm(feature_dim), nn.Linear(feature_dim, feature_width), nn.ReLU()
         )
-        self.embedding = nn.Embedding(vocabulary_size, embedding_width)
+        self.words = Words(
+            vocabulary_size=vocabulary_size,
+            embedding_width=embedding_width,
+            output_width=embedding_width,
+            tied=tied_embeddings,
+        )
         self.start_hidden = nn.Linear(feature_width, hidden_width)
         self.start_cell = nn.Linear(feature_width, hidden_width)
         self.key = nn.Linear(feature_width, attention_width)
@@ -61,10 +66,7 @@ class Decoder(nn.Module):
         self.from_context = nn.Linear(feature_width, 4 * hidden_width, bias=False)
         self.hidden_output = nn.Linear(hidden_width, embedding_width)
         self.context_output = nn.Linear(feature_width, embedding_width, bias=False)
-        self.word_output = nn.Linear(embedding_width, vocabulary_size)
-        nn.init.normal_(self.embedding.weight, std=0.1)
-        with torch.no_grad():  # a forget gate that starts open: Jozefowicz et al. (2015), section 2.2
-            self.from_hidden.bias[-3 * hidden_width : -2 * hidden_width].fill_(1.0)
+        open_forget_gate(self.from_hidden.bias[-4 * hidden_width :], "lstm")
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return what is constant per image: projected features, attention keys, and the first LSTM state."""
@@ -77,84 +79,34 @@ class Decoder(nn.Module):
             "cell": self.start_cell(mean_BF),
         }
 
-    def start(self, memory: Memory, num_rows: int) -> State:
-        """Return the state before the first word."""
-        rows_per_image = num_rows // len(memory["hidden"])
-        return {name: memory[name].repeat_interleave(rows_per_image, dim=0) for name in ("hidden", "cell")}
+    def first_state(self, memory: Memory) -> State:
+        """Return the state made of the mean feature."""
+        return {name: memory[name] for name in ("hidden", "cell")}
 
-    def step(
-        self, memory: Memory, state: State, tokens_N: torch.Tensor
-    ) -> tuple[torch.Tensor, State, torch.Tensor]:
-        """Read one word; return the output layer's input N x E, the next state, and the attention N x L."""
-        embedded_NE = self.dropout(self.embedding(tokens_N))
-        state, context, attention = self._look_and_update(memory, state, self.from_word(embedded_NE))
-        return self._deep_output(embedded_NE, state["hidden"], context), state, attention
+    def read(self, embedded_E: torch.Tensor) -> torch.Tensor:
+        """Return the words' share of the LSTM's gates."""
+        gates: torch.Tensor = self.from_word(embedded_E)
+        return gates
 
-    def forward(
-        self, memory: Memory, tokens_NT: torch.Tensor, lengths_N: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Teacher forcing: the output layer's input W x E and the attention W x L.
-
-        Images come with the longest caption first, so those still alive at step t are the first ones, and little work
-        is spent on padding.
-        """
-        num_rows, num_steps = tokens_NT.shape
-        num_images = len(memory["keys"])
-        longest_B = lengths_N.view(num_images, -1).amax(dim=1)
-        is_word_NT = lengths_N.unsqueeze(1) > torch.arange(num_steps)
-        embedded_WE = self.dropout(self.embedding(tokens_NT[is_word_NT.to(tokens_NT.device)]))
-        word_inputs = self._by_step(self.from_word(embedded_WE), is_word_NT)
-        state, rows, steps = self.start(memory, num_rows), num_rows, []
-        for t in range(num_steps):
-            images = int((longest_B > t).sum())
-            if images <= SHRINK_AT * len(memory["keys"]):
-                memory = {name: tensor[:images] for name, tensor in memory.items()}
-                rows = images * num_rows // num_images
-                state = {name: tensor[:rows] for name, tensor in state.items()}
-            state, context, attention = self._look_and_update(memory, state, word_inputs[t][:rows])
-            steps.append((state["hidden"], context, attention))
-        rows_T = torch.tensor([len(hidden) for hidden, _, _ in steps])
-        row_W, t_W = is_word_NT.nonzero(as_tuple=True)
-        place_W = ((rows_T.cumsum(0) - rows_T)[t_W] + row_W).to(tokens_NT.device)
-        hidden, context, attention = (
-            torch.cat(own).index_select(0, place_W) for own in zip(*steps, strict=True)
-        )
-        return self._deep_output(embedded_WE, hidden, context), attention
-
-    @staticmethod
-    def _by_step(rows_WG: torch.Tensor, is_word_NT: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Spread packed rows over time: T tensors N x G. (Indexing a step would cost a full-size gradient each.)"""
-        row_W, t_W = (own.to(rows_WG.device) for own in is_word_NT.nonzero(as_tuple=True))
-        spread_TNG = rows_WG.new_zeros(*is_word_NT.T.shape, rows_WG.shape[1])
-        return spread_TNG.index_put((t_W, row_W), rows_WG).unbind(0)
-
-    def logits(self, output_E: torch.Tensor) -> torch.Tensor:
-        """Return the scores of the next word (7), without the softmax."""
-        scores: torch.Tensor = self.word_output(output_E)
-        return scores
-
-    def _look_and_update(
+    def advance(
         self, memory: Memory, state: State, word_input_NG: torch.Tensor
-    ) -> tuple[State, torch.Tensor, torch.Tensor]:
-        keys_BLA = memory["keys"]
-        num_images, num_cells = keys_BLA.shape[:2]
-        num_rows = len(word_input_NG)
+    ) -> tuple[State, tuple[torch.Tensor, ...], torch.Tensor]:
+        """Look at the grid with the state before, then update it."""
         query_NA, gate_NF, recurrent_NG = self.from_hidden(state["hidden"]).split(self.widths, dim=1)
-        query_BK1A = query_NA.view(num_images, num_rows // num_images, 1, -1)
-        energy_BKL = self.energy(torch.tanh(keys_BLA.unsqueeze(1) + query_BK1A)).squeeze(3)  # (4)
+        query_BK1A = by_image(query_NA, len(memory["keys"])).unsqueeze(2)
+        energy_BKL = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query_BK1A)).squeeze(3)  # (4)
         attention_BKL = torch.softmax(energy_BKL, dim=2)  # (5)
-        context_NF = torch.bmm(attention_BKL, memory["values"]).view(num_rows, -1)  # (13)
+        context_NF = torch.bmm(attention_BKL, memory["values"]).flatten(0, 1)  # (13)
         context_NF = torch.sigmoid(gate_NF) * context_NF  # section 4.2.1, one gate a feature
-        gates = word_input_NG + recurrent_NG + self.from_context(context_NF)  # (1)
-        width = state["cell"].shape[1]
-        inputs, forget, output = torch.sigmoid(gates[:, : 3 * width]).chunk(3, dim=1)
-        cell = forget * state["cell"] + inputs * torch.tanh(gates[:, 3 * width :])  # (2)
-        hidden = output * torch.tanh(cell)  # (3)
-        return {"hidden": hidden, "cell": cell}, context_NF, attention_BKL.view(num_rows, num_cells)
+        state = update(
+            "lstm", state, word_input_NG + self.from_context(context_NF), recurrent_NG
+        )  # (1) to (3)
+        return state, (state["hidden"], context_NF), attention_BKL.flatten(0, 1)
 
-    def _deep_output(
-        self, embedded: torch.Tensor, hidden: torch.Tensor, context: torch.Tensor
-    ) -> torch.Tensor:
-        return self.dropout(
-            embedded + self.hidden_output(hidden) + self.context_output(context)
-        )  # inside of (7)
+    def say(self, embedded_E: torch.Tensor, *said: torch.Tensor) -> torch.Tensor:
+        """Return the inside of (7): word, state and context added."""
+        hidden, context = said
+        output: torch.Tensor = self.dropout(
+            embedded_E + self.hidden_output(hidden) + self.context_output(context)
+        )
+        return output
