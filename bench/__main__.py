@@ -15,6 +15,7 @@ from bench.preprocess import (
     preprocess_vs_tutorial,
 )
 from bench.reading import read_images
+from bench.rewards import reward_microseconds
 from captioning.outputs import whole_file
 
 MEASUREMENTS: dict[str, Callable[[], Comparison]] = {
@@ -25,6 +26,7 @@ MEASUREMENTS: dict[str, Callable[[], Comparison]] = {
         preprocess_two_processes,
         preprocess_growth,
         read_images,
+        reward_microseconds,
         noop_repro,
     )
 }

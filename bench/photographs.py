@@ -20,11 +20,20 @@ class Unavailable(Exception):
 
 def photographs() -> list[Path]:
     """Return the full-size JPEG files."""
+    return sorted(shared("coco_cc_by/images").glob("*.jpg"))
+
+
+def shared(name: str) -> Path:
+    """Return a file or folder of the real data.
+
+    Raises:
+        Unavailable: it is not there.
+    """
     root = Path(os.environ.get("CAPTIONING_SHARED") or Path(__file__).parents[2] / "shared")
-    found = sorted((root / "data/coco_cc_by/images").glob("*.jpg"))
-    if not found:
-        raise Unavailable(f"no photographs in {root}/data/coco_cc_by/images; set CAPTIONING_SHARED")
-    return found
+    path = root / "data" / name
+    if not path.exists():
+        raise Unavailable(f"no {path}; set CAPTIONING_SHARED")
+    return path
 
 
 def settings(images_per_shard: int) -> PreprocessSettings:

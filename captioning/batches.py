@@ -27,6 +27,12 @@ class Batch:
     lengths_N: torch.Tensor
     """int64, on the CPU: words and one marker, or 0."""
     image_ids: tuple[str, ...]
+    weight: float = 1.0
+    """0 for a batch that a process is given only because it must take part in every step."""
+    advantages_N: torch.Tensor | None = None
+    """How much better than expected each caption is, where the captions were drawn from the model."""
+    reward: float = 0.0
+    """Their mean reward."""
 
 
 def collate(captions: Sequence[Sequence[np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -48,7 +54,7 @@ def collate(captions: Sequence[Sequence[np.ndarray]]) -> tuple[torch.Tensor, tor
 
 
 class Batches:
-    """The batches of a split; `read` turns image positions into pixels or features."""
+    """The batches of a split, or one process's share of each; `read` turns image positions into pixels or features."""
 
     def __init__(
         self,
@@ -57,8 +63,11 @@ class Batches:
         *,
         batch_size: int,
         seed: int | None,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self._examples, self._read, self._batch_size, self._seed = examples, read, batch_size, seed
+        self._rank, self._num_ranks = rank, num_ranks
 
     def __len__(self) -> int:
         return math.ceil(len(self._examples) / self._batch_size)
@@ -69,7 +78,11 @@ class Batches:
         if self._seed is not None:
             order = np.random.default_rng((self._seed, epoch)).permutation(order)
         for step in range(first_step, len(self)):
-            positions = np.sort(order[step * self._batch_size : (step + 1) * self._batch_size])
+            of_all = np.sort(order[step * self._batch_size : (step + 1) * self._batch_size])
+            positions = of_all[self._rank :: self._num_ranks]
+            weight = float(len(positions) > 0)
+            if not len(positions):
+                positions = of_all[:1]
             captions = [self._examples.tokens(position) for position in positions]
             longest_first = np.argsort([-max(map(len, own)) for own in captions], kind="stable")
             tokens_NT, targets_NT, lengths_N = collate([captions[image] for image in longest_first])
@@ -79,4 +92,5 @@ class Batches:
                 targets_NT=targets_NT,
                 lengths_N=lengths_N,
                 image_ids=tuple(self._examples.image_id(positions[image]) for image in longest_first),
+                weight=weight,
             )

@@ -1,8 +1,7 @@
-"""Encoder + decoder + vocabulary + pixel transform: a batch's loss, a picture's captions, a folder on disk."""
+"""Encoder + decoder + vocabulary + pixel transform: a picture's captions, a folder on disk."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from captioning import lookup
-from captioning.encoders import torchvision_network
+from captioning import encoders, lookup
 from captioning.generation import beam_search
 from captioning.images import PixelTransform
 from captioning.records import Hypothesis
-from captioning.vocabulary import PAD, Vocabulary
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Sums over the words of a batch, so that batches of unequal size add up exactly."""
-
-    total: torch.Tensor
-    """What is minimised: mean cross-entropy a word (smoothed) plus the attention penalty."""
-    cross_entropy_sum: torch.Tensor
-    """Natural logarithms, without smoothing."""
-    num_words: int
-    """`<eos>` included."""
+from captioning.vocabulary import Vocabulary
 
 
 class Captioner(nn.Module):
@@ -47,7 +33,7 @@ class Captioner(nn.Module):
     def __init__(
         self,
         *,
-        encoder: torchvision_network.Settings,
+        encoder: encoders.Settings,
         decoder: Any,
         vocabulary: Vocabulary,
         transform: PixelTransform,
@@ -56,14 +42,9 @@ class Captioner(nn.Module):
         super().__init__()
         self.settings = {"encoder": encoder.model_dump(), "decoder": decoder.model_dump()}
         self.vocabulary, self.transform = vocabulary, transform
-        self.encoder = torchvision_network.Encoder(
-            name=encoder.name,
-            layer=encoder.layer,
-            height=transform.height,
-            width=transform.width,
-            state=encoder_state,
+        self.encoder = encoders.build(
+            encoder, height=transform.height, width=transform.width, state=encoder_state
         )
-        self.encoder.requires_grad_(encoder.trainable)
         self.decoder = lookup.find("decoders", decoder.name).Decoder(
             feature_dim=self.encoder.feature_dim,
             vocabulary_size=len(vocabulary),
@@ -71,52 +52,13 @@ class Captioner(nn.Module):
         )
 
     @property
-    def is_encoder_trainable(self) -> bool:
-        """Return whether training moves the encoder."""
-        return bool(self.settings["encoder"]["trainable"])
-
-    def train(self, mode: bool = True) -> "Captioner":
-        """Set training mode; a frozen encoder stays in evaluation mode, so BatchNorm statistics do not move."""
-        super().train(mode)
-        if not self.is_encoder_trainable:
-            self.encoder.eval()
-        return self
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        return next(self.parameters()).device
 
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return `features_BLD` of uint8 pixels; features pass through."""
         return self.encoder(inputs) if inputs.dtype == torch.uint8 else inputs.float()
-
-    def loss(
-        self,
-        *,
-        inputs: torch.Tensor,
-        tokens_NT: torch.Tensor,
-        targets_NT: torch.Tensor,
-        lengths_N: torch.Tensor,
-        label_smoothing: float = 0.0,
-        attention_penalty: float = 0.0,
-    ) -> Loss:
-        """Return the loss of N captions of B images; see `captioning.batches.Batch` for the tensors.
-
-        The penalty is the doubly stochastic term of Show, Attend and Tell, equation 14: the attention that each cell
-        got over the whole caption should add up to 1.
-        """
-        forced = self.decoder(self.decoder.prepare(self.features(inputs)), tokens_NT, lengths_N)
-        attention_WL = forced.attention_WL
-        is_word_NT = targets_NT != PAD
-        targets = targets_NT[is_word_NT]
-        log_probabilities = torch.log_softmax(self.decoder.words.logits(forced.output_WE).float(), dim=1)
-        cross_entropy = -log_probabilities.gather(1, targets.unsqueeze(1)).sum()
-        total = (1 - label_smoothing) * cross_entropy / len(
-            targets
-        ) - label_smoothing * log_probabilities.mean()
-        if attention_penalty and attention_WL is not None:
-            row_W = is_word_NT.nonzero()[:, 0]
-            attended_NL = attention_WL.new_zeros(len(tokens_NT), attention_WL.shape[1]).index_add(
-                0, row_W, attention_WL
-            )
-            total = total + attention_penalty * (1 - attended_NL[is_word_NT.any(dim=1)]).square().mean()
-        return Loss(total=total, cross_entropy_sum=cross_entropy.detach(), num_words=len(targets))
 
     def caption(
         self,
@@ -147,7 +89,7 @@ class Captioner(nn.Module):
         self.eval()
         hypotheses = beam_search(
             self.decoder,
-            self.features(pixels_BCHW.to(next(self.parameters()).device)),
+            self.features(pixels_BCHW.to(self.device)),
             self.vocabulary,
             beam_width=max(beam_width, top),
             max_words=max_words,
@@ -184,7 +126,7 @@ class Captioner(nn.Module):
                 "trained with; restore it (`dvc checkout models/captioner`) or train again"
             )
         captioner = cls(
-            encoder=torchvision_network.Settings.model_validate(description["encoder"]),
+            encoder=encoders.Settings.model_validate(description["encoder"]),
             decoder=lookup.find("decoders", description["decoder"]["name"]).Settings.model_validate(
                 description["decoder"]
             ),
@@ -193,8 +135,3 @@ class Captioner(nn.Module):
         )
         captioner.load_state_dict(tensors)
         return captioner.to(device).eval()
-
-
-def device() -> torch.device:
-    """Return the accelerator where there is one, else the CPU; hardware is no part of an experiment."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

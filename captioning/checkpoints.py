@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from captioning import distributed
 from captioning.progress import say
 
 
@@ -17,14 +18,20 @@ class Checkpoints:
     """The last two states of one training in a folder of its own; a torn one is passed over."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._last, self._previous = folder / "last.pt", folder / "previous.pt"
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write `state` and the random generators' states: aside, to the disk, then renamed."""
-        aside = self._folder / "last.partial"
+        """Write `state` and the random generators' states: aside, to the disk, then renamed.
+
+        Of processes that train together all take part and the first writes.
+        """
+        random_states = distributed.gather(_random_state())
+        if not distributed.is_first():
+            return
+        aside = self.folder / "last.partial"
         with aside.open("wb") as file:
-            torch.save({**state, "random": _random_state()}, file)
+            torch.save({**state, "random": random_states}, file)
             file.flush()
             os.fsync(file.fileno())
         if self._last.exists():
@@ -43,13 +50,21 @@ class Checkpoints:
                     f"checkpoint {path.name} cannot be read ({type(error).__name__}); trying the one before it"
                 )
                 continue
-            _set_random_state(state.pop("random"))
+            random_states = state.pop("random")
+            if len(random_states) == distributed.num_processes():
+                _set_random_state(random_states[distributed.rank()])
+            else:
+                say(
+                    f"the training had {len(random_states)} processes and has {distributed.num_processes()} now: its "
+                    "random numbers go on from new ones"
+                )
+                seed_everything(torch.initial_seed() + 1 + distributed.rank())
             return state
         return None
 
     def delete(self) -> None:
         """Remove the folder, once the training's result is safe elsewhere."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def seed_everything(seed: int) -> None:

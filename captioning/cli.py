@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     use = commands.add_parser("use", help="write params.yaml from a recipe, with settings replaced")
     use.add_argument("recipe", help="name of a file in recipes/")
-    use.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as train.epochs=20")
+    use.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as train.phases.0.epochs=20")
     use.set_defaults(command=use_recipe)
 
     report = commands.add_parser("report", help="what the last run of the pipeline ended with")
@@ -77,7 +77,8 @@ def use_recipe(options: argparse.Namespace) -> int:
 
 def caption_photos(options: argparse.Namespace) -> int:
     """Caption each picture; a broken one is one line, the others are still captioned. Return 1 if any was broken."""
-    from captioning.captioner import Captioner, device
+    from captioning.captioner import Captioner
+    from captioning.distributed import device
 
     captioner = Captioner.load(_model_folder(options.model), device())
     if options.attention:

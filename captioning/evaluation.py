@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from captioning import lookup, tokenization
-from captioning.captioner import Captioner, device
+from captioning import distributed, lookup, tokenization
+from captioning.captioner import Captioner
 from captioning.examples import Examples
 from captioning.generation import beam_search
 from captioning.params import Settings
@@ -63,7 +63,7 @@ def predict(captioner: Captioner, examples: Examples, settings: EvaluateSettings
     return decode_split(
         captioner,
         examples,
-        pixel_reader(examples, device()),
+        pixel_reader(examples, captioner.device),
         beam_width=settings.beam_width,
         max_words=settings.max_words,
     )
@@ -111,12 +111,16 @@ def decode_split(
     max_words: int,
     what: str = "decode",
 ) -> dict[str, Hypothesis]:
-    """Return the most probable caption of every image of the split, by image id; `read` gives pixels or features."""
+    """Return the most probable caption of every image of the split, by image id; `read` gives pixels or features.
+
+    Processes that work together share the images, each image is decoded by one of them, and all get all captions.
+    """
     captioner.eval()
     hypotheses: dict[str, Hypothesis] = {}
-    starts = range(0, len(examples), BATCH_SIZE)
+    own_positions = np.arange(distributed.rank(), len(examples), distributed.num_processes())
+    starts = range(0, len(own_positions), BATCH_SIZE)
     for start in progress(starts, total=len(starts), what=what, unit="batches"):
-        positions = np.arange(start, min(start + BATCH_SIZE, len(examples)))
+        positions = own_positions[start : start + BATCH_SIZE]
         with torch.inference_mode():
             features = captioner.features(read(positions))
         captions = beam_search(
@@ -124,7 +128,10 @@ def decode_split(
         )
         for position, own in zip(positions, captions, strict=True):
             hypotheses[examples.image_ids[position]] = own[0]
-    return hypotheses
+    if distributed.num_processes() == 1:
+        return hypotheses
+    of_all = {image_id: own for part in distributed.gather(hypotheses) for image_id, own in part.items()}
+    return {image_id: of_all[image_id] for image_id in examples.image_ids}
 
 
 class Scorer:

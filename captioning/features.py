@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from captioning.encoders.torchvision_network import Encoder
+from captioning import distributed
+from captioning.encoders.image_encoder import ImageEncoder
 from captioning.examples import Examples
 from captioning.outputs import whole_file
 from captioning.progress import progress
@@ -16,34 +18,75 @@ BATCH_SIZE = 32
 
 
 @torch.inference_mode()
-def cached_features(encoder: Encoder, examples: Examples, folder: Path, device: torch.device) -> np.ndarray:
+def cached_features(
+    encoder: ImageEncoder,
+    examples: Examples,
+    folder: Path,
+    device: torch.device,
+    *,
+    view: int = 0,
+    change: nn.Module | None = None,
+) -> np.ndarray:
     """Return features float16, N x L x D, as a read-only memory map; computed and written to `folder` when absent.
 
-    float16 halves the file; its rounding (relative 5e-4) is far below the features' own noise.
+    float16 halves the file; its rounding (relative 5e-4) is far below the features' own noise. Processes that work
+    together share the computation.
+
+    Args:
+        encoder: frozen, on `device`.
+        examples: of one split.
+        folder: of the cache, seen by all processes.
+        device: where the encoder runs.
+        view: number of the changed version of the images, from 1; 0 are the images themselves.
+        change: how `images_BCHW` of another view are changed, by random numbers that the view's number seeds.
     """
-    path = folder / f"{examples.split}-{_key(encoder, examples)}.npy"
-    if not path.exists():
+    path = folder / f"{examples.split}-{_key(encoder, examples, view, change)}.npy"
+    is_missing = distributed.first(not path.exists())
+    if is_missing and distributed.is_first():
         with whole_file(path) as aside:
-            _compute(encoder, examples, aside, device)
+            shape = (len(examples), encoder.grid[0] * encoder.grid[1], encoder.feature_dim)
+            np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=shape).flush()
+            distributed.first(aside)
+            _compute(encoder, examples, aside, device, view, change)
+            distributed.gather(None)  # all have written their share
+        distributed.gather(None)  # and the file has its name
+    elif is_missing:
+        _compute(encoder, examples, distributed.first(path), device, view, change)
+        distributed.gather(None)
+        distributed.gather(None)
     return np.load(path, mmap_mode="r")
 
 
-def _compute(encoder: Encoder, examples: Examples, path: Path, device: torch.device) -> None:
+def _compute(
+    encoder: ImageEncoder,
+    examples: Examples,
+    path: Path,
+    device: torch.device,
+    view: int,
+    change: nn.Module | None,
+) -> None:
+    """Write this process's share of the features into the file."""
     encoder.eval()
-    shape = (len(examples), encoder.grid[0] * encoder.grid[1], encoder.feature_dim)
-    features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    starts = range(0, len(examples), BATCH_SIZE)
-    what = f"features of {examples.split}"
+    features = np.load(path, mmap_mode="r+")
+    starts = range(0, len(examples), BATCH_SIZE)[distributed.rank() :: distributed.num_processes()]
+    what = f"features of {examples.split}" + f", view {view}" * bool(view)
     for start in progress(starts, total=len(starts), what=what, unit="batches"):
         positions = range(start, min(start + BATCH_SIZE, len(examples)))
         images = torch.from_numpy(examples.images(positions)).to(device)
+        if change is not None:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(view * 1_000_003 + start)
+                images = change(images)
         features[start : positions.stop] = encoder(images).to(torch.float16).cpu().numpy()
     features.flush()
 
 
-def _key(encoder: Encoder, examples: Examples) -> str:
-    """Return a fingerprint of the encoder's structure, weights and the shards."""
-    digest = hashlib.sha256(json.dumps([repr(encoder), list(encoder.grid), examples.digest]).encode())
+def _key(encoder: ImageEncoder, examples: Examples, view: int, change: nn.Module | None) -> str:
+    """Return a fingerprint of the encoder's structure and weights, the shards and the view."""
+    described: list[object] = [repr(encoder), list(encoder.grid), examples.digest]
+    if view:
+        described += [view, repr(change)]
+    digest = hashlib.sha256(json.dumps(described).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

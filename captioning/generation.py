@@ -12,6 +12,11 @@ NEVER_GENERATED = (PAD, BOS, UNK)
 """`<unk>` included: it is no word of a caption, and would be counted as a match."""
 
 
+def forbid(scores_NV: torch.Tensor) -> torch.Tensor:
+    """Set the scores of the words that are never generated to -inf, in place, and return them."""
+    return scores_NV.index_fill_(1, torch.tensor(NEVER_GENERATED, device=scores_NV.device), -torch.inf)
+
+
 @dataclass
 class _Steps:
     """What each step chose, for each image and beam; captions are read backwards through `parents`."""
@@ -76,8 +81,7 @@ def beam_search(
 
 def _next_word_scores(logits_NV: torch.Tensor, has_ended_BK: torch.Tensor, must_end: bool) -> torch.Tensor:
     """Return log-probabilities B x K x V; an ended caption can only stay as it is, at no cost, by a further `<eos>`."""
-    scores_NV = torch.log_softmax(logits_NV.float(), dim=1)
-    scores_NV[:, list(NEVER_GENERATED)] = -torch.inf
+    scores_NV = forbid(torch.log_softmax(logits_NV.float(), dim=1))
     if must_end:
         end_N = torch.zeros_like(scores_NV[:, EOS])
         scores_NV.fill_(-torch.inf)

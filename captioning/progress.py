@@ -11,10 +11,13 @@ T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 10.0
 
+is_silent = False
+"""Of several processes that do the same one speaks."""
+
 
 def progress(rows: Iterable[T], *, total: int, what: str, unit: str = "images") -> Iterator[T]:
     """Yield `rows` unchanged while showing on stderr how many of `total` are done, the rate and the time left."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not is_silent:
         yield from tqdm(rows, total=total, desc=what, unit=f" {unit}", leave=False, dynamic_ncols=True)
         return
     began = last = time.monotonic()
@@ -32,6 +35,8 @@ def progress(rows: Iterable[T], *, total: int, what: str, unit: str = "images") 
 
 def say(line: str) -> None:
     """Print one line for a person, at once, without tearing a progress bar."""
+    if is_silent:
+        return
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
 

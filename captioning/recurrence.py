@@ -1,7 +1,7 @@
-"""What decoders with a loop over the words share: the loop, over whole captions in training and by single words in search.
+"""What decoders with a loop over the words share: the loop, over whole captions in training, by single words in search.
 
-A decoder says what happens at one word; all that depends on words alone is taken out of the loop, and captions that have
-ended leave it.
+A decoder says what happens at one word; all that depends on words alone is taken out of the loop, and captions that
+have ended leave it. Decoders that never attend need no such loop: `RecurrentLayers` reads a whole caption at once.
 """
 
 from abc import ABC, abstractmethod
@@ -75,6 +75,58 @@ def update(kind: str, state: State, inputs_NG: torch.Tensor, recurrent_NG: torch
 def by_image(rows_NF: torch.Tensor, num_images: int) -> torch.Tensor:
     """Return rows by image, B x K x F, without copying."""
     return rows_NF.view(num_images, len(rows_NF) // num_images, -1)
+
+
+class RecurrentLayers(nn.Module):
+    """Torch's own recurrent layers, one on the other, over all words in one call.
+
+    A state is `hidden` and for an LSTM `cell`, N x depth x H.
+
+    Args:
+        kind: of the cells, `rnn`, `gru` or `lstm`.
+        input_width: E.
+        hidden_width: H, of every layer.
+        depth: number of layers.
+        dropout: of what a layer gives the next.
+    """
+
+    def __init__(self, kind: str, *, input_width: int, hidden_width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        kinds: dict[str, type[nn.RNN | nn.GRU | nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+        self.names = ("hidden", "cell") if kind == "lstm" else ("hidden",)
+        self.state_shape = (depth, hidden_width)
+        # One module a layer: the dropout inside cuDNN has a random state of its own, which no checkpoint holds.
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            kinds[kind](hidden_width if below else input_width, hidden_width, batch_first=True)
+            for below in range(depth)
+        )
+        for name, parameter in self.layers.named_parameters():
+            if name.endswith("bias_ih_l0"):  # to which torch adds bias_hh_l0
+                open_forget_gate(parameter, kind)
+
+    def empty_state(self, num_rows: int) -> State:
+        """Return zeros."""
+        weight = next(self.parameters())
+        return {name: weight.new_zeros(num_rows, *self.state_shape) for name in self.names}
+
+    def forward(self, inputs_NTE: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """Return the last layer's hidden state after each word, N x T x H, and the state after the last word."""
+        dtype, ends = next(self.parameters()).dtype, []
+        # On a GPU autocast makes float16 of it, not bfloat16 (ATen/cudnn/AutocastRNN.cpp), and small gradients vanish.
+        with torch.autocast(inputs_NTE.device.type, enabled=False):
+            hidden_NTH = inputs_NTE.to(dtype)
+            for below, layer in enumerate(self.layers):
+                first = [state[name][:, below].to(dtype).unsqueeze(0).contiguous() for name in self.names]
+                hidden_NTH, last = layer(
+                    self.dropout(hidden_NTH) if below else hidden_NTH,
+                    first[0] if len(first) == 1 else tuple(first),
+                )
+                ends.append((last,) if len(first) == 1 else last)
+        return hidden_NTH, {
+            name: torch.cat(own).transpose(0, 1)
+            for name, own in zip(self.names, zip(*ends, strict=True), strict=True)
+        }
 
 
 class RecurrentDecoder(nn.Module, ABC):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-Report = Callable[[str, float, int], None]
-"""`report(name, value, epoch)`: one point of a curve. It never raises."""
+Report = Callable[[int, Mapping[str, float], Mapping[str, str]], None]
+"""`report(epoch, scores, captions)`: a point of each curve, and some captions by image id. It never raises."""
 
 DVC_LOCK = Path("dvc.lock")
 POINTS_PER_REQUEST = 1000
@@ -52,7 +52,7 @@ def training_run(
         run = _Run(store.client(), _run_of(fingerprint, params, experiment, examples))
     except Exception as error:  # whatever goes wrong with the record, the training is worth more
         _say_untracked(error)
-        yield lambda name, value, epoch: None
+        yield lambda epoch, scores, captions: None
         return
     try:
         with _termination_as_exit():
@@ -130,11 +130,15 @@ class _Run:
         self._recorded = _recorded_points(client, run_id)
         self._is_writable = True
 
-    def report(self, name: str, value: float, epoch: int) -> None:
-        """Record one point."""
-        if (name, epoch) not in self._recorded:
-            self._recorded.add((name, epoch))
-            self._try(lambda: self._client.log_metric(self._run_id, name, float(value), step=epoch))
+    def report(self, epoch: int, scores: Mapping[str, float], captions: Mapping[str, str]) -> None:
+        """Record what an epoch gave."""
+        new = {name: value for name, value in scores.items() if (name, epoch) not in self._recorded}
+        self._recorded |= {(name, epoch) for name in new}
+        if new:
+            self._try(lambda: _log_points(self._run_id, [_point(*own, epoch) for own in new.items()]))
+        if captions:
+            file = f"captions/epoch-{epoch:03}.json"
+            self._try(lambda: self._client.log_dict(self._run_id, dict(captions), file))
 
     def end(self, status: str) -> None:
         """Close the run."""

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 SETTINGS = [
     "download.num_images=1500",
-    "train.epochs=2",
+    "train.phases.0.epochs=2",
     "validate.min_images.train=500",
     "preprocess.images_per_shard=64",
 ]

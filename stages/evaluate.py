@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 
 from captioning import figures, params, tokenization
-from captioning.captioner import Captioner, device
+from captioning.captioner import Captioner
+from captioning.distributed import device
 from captioning.evaluation import EvaluateSettings, Evaluation, coco_results, evaluate, predict
 from captioning.examples import Examples, split_names
 from captioning.outputs import whole_file, whole_folder

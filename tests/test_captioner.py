@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from captioning import encoders
 from captioning.captioner import Captioner
 from captioning.decoders import soft_attention
-from captioning.encoders import torchvision_network
 from captioning.images import PixelTransform
 from captioning.vocabulary import MARKERS, Vocabulary
 
@@ -17,9 +17,7 @@ from captioning.vocabulary import MARKERS, Vocabulary
 def captioner() -> Captioner:
     torch.manual_seed(0)
     return Captioner(
-        encoder=torchvision_network.Settings(
-            name="resnet18", weights="none", layer="layer2", trainable=False
-        ),
+        encoder=encoders.Settings(name="resnet18", weights="none", layer="layer2", pooled=False),
         decoder=soft_attention.Settings(
             name="soft_attention",
             feature_width=16,
@@ -36,54 +34,6 @@ def captioner() -> Captioner:
 
 def _picture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (50, 40, 3), dtype=np.uint8)
-
-
-def _loss_arguments() -> dict[str, torch.Tensor]:
-    return {
-        "inputs": torch.randint(
-            0, 256, (2, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-        ),
-        "tokens_NT": torch.tensor([[1, 4, 5, 6], [1, 4, 6, 0], [1, 4, 0, 0], [0, 0, 0, 0]]),
-        "targets_NT": torch.tensor([[4, 5, 6, 2], [4, 6, 2, 0], [4, 2, 0, 0], [0, 0, 0, 0]]),
-        "lengths_N": torch.tensor([4, 3, 2, 0]),
-    }
-
-
-def test_loss_is_the_cross_entropy_of_the_words_and_not_of_padding(captioner: Captioner):
-    captioner.eval()
-    arguments = _loss_arguments()
-    loss = captioner.loss(**arguments)
-    memory = captioner.decoder.prepare(captioner.features(arguments["inputs"]))
-    state, expected = captioner.decoder.start(memory, 4), 0.0
-    for t in range(4):
-        output, state, _ = captioner.decoder.step(memory, state, arguments["tokens_NT"][:, t])
-        scores = torch.log_softmax(captioner.decoder.words.logits(output), dim=1)
-        for row in range(4):
-            if arguments["targets_NT"][row, t]:
-                expected -= float(scores[row, arguments["targets_NT"][row, t]].detach())
-    assert loss.num_words == 9
-    assert float(loss.cross_entropy_sum) == pytest.approx(expected, rel=1e-5)
-    assert float(loss.total.detach()) == pytest.approx(expected / 9, rel=1e-5)
-
-
-def test_attention_penalty_is_the_doubly_stochastic_term(captioner: Captioner):
-    captioner.eval()
-    arguments = _loss_arguments()
-    memory = captioner.decoder.prepare(captioner.features(arguments["inputs"]))
-    attention = captioner.decoder(memory, arguments["tokens_NT"], arguments["lengths_N"]).attention_WL
-    per_caption = [own.sum(dim=0) for own in attention.split((4, 3, 2))]
-    expected = torch.stack([(1 - own).square().mean() for own in per_caption]).mean()
-    with_term = captioner.loss(**arguments, attention_penalty=2.0).total - captioner.loss(**arguments).total
-    assert float(with_term) == pytest.approx(2 * float(expected), rel=1e-4)
-
-
-def test_a_frozen_encoder_stays_frozen_and_its_batchnorm_statistics_do_not_move(captioner: Captioner):
-    before = {name: value.clone() for name, value in captioner.encoder.state_dict().items()}
-    captioner.train()
-    captioner.loss(**_loss_arguments()).total.backward()
-    assert all(torch.equal(before[name], value) for name, value in captioner.encoder.state_dict().items())
-    assert all(parameter.grad is None for parameter in captioner.encoder.parameters())
-    assert captioner.decoder.training
 
 
 def test_saved_and_loaded_captions_alike(captioner: Captioner, tmp_path: Path):

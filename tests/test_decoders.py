@@ -20,17 +20,106 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
         "tied_embeddings": False,
     },
+    "hard_attention": {
+        "feature_width": 12,
+        "embedding_width": 8,
+        "attention_width": 6,
+        "hidden_width": 10,
+        "dropout": 0.0,
+        "tied_embeddings": False,
+        "lambda_r": 1.0,
+        "lambda_e": 0.1,
+    },
+    "top_down": {
+        "feature_width": 12,
+        "embedding_width": 8,
+        "attention_width": 6,
+        "hidden_width": 10,
+        "dropout": 0.0,
+        "tied_embeddings": False,
+    },
+    "transformer": {
+        "width": 12,
+        "num_heads": 3,
+        "encoder_depth": 2,
+        "decoder_depth": 2,
+        "feedforward_width": 16,
+        "dropout": 0.0,
+        "tied_embeddings": True,
+    },
+    "show_and_tell": {
+        "cell": "lstm",
+        "depth": 1,
+        "image": "first_input",
+        "batch_norm": False,
+        "embedding_width": 8,
+        "hidden_width": 10,
+        "dropout": 0.0,
+        "tied_embeddings": False,
+    },
+    "merge": {
+        "cell": "lstm",
+        "embedding_width": 8,
+        "hidden_width": 10,
+        "dropout": 0.0,
+        "tied_embeddings": False,
+    },
+    "bahdanau": {
+        "cell": "gru",
+        "feature_width": 12,
+        "attention_width": 6,
+        "embedding_width": 8,
+        "hidden_width": 10,
+        "dropout": 0.0,
+        "tied_embeddings": False,
+    },
+    "luong": {
+        "cell": "lstm",
+        "score": "general",
+        "input_feeding": True,
+        "feature_width": 12,
+        "embedding_width": 8,
+        "hidden_width": 10,
+        "dropout": 0.0,
+        "tied_embeddings": False,
+    },
+    "adaptive_attention": {
+        "embedding_width": 8,
+        "attention_width": 6,
+        "hidden_width": 10,
+        "dropout": 0.0,
+        "tied_embeddings": False,
+    },
 }
 
-LOOKS_AWAY: set[str] = set()
+LOOKS_AWAY: set[str] = {"adaptive_attention"}
 """Decoders that also attend to something else than the cells."""
 
+OTHER_CHOICES: dict[str, dict[str, Any]] = {
+    "show_and_tell, deep": {"depth": 2, "batch_norm": True},
+    "show_and_tell, first state": {"image": "first_state", "depth": 2},
+    "show_and_tell, first state of a GRU": {"image": "first_state", "cell": "gru", "batch_norm": True},
+    "show_and_tell, RNN": {"cell": "rnn"},
+    "merge, GRU": {"cell": "gru"},
+    "merge, RNN": {"cell": "rnn"},
+    "bahdanau, LSTM": {"cell": "lstm"},
+    "bahdanau, RNN": {"cell": "rnn"},
+    "luong, dot": {"score": "dot", "feature_width": 10},
+    "luong, concat": {"score": "concat", "cell": "gru"},
+    "luong, no input feeding": {"input_feeding": False, "cell": "rnn"},
+    "adaptive_attention, tied": {"tied_embeddings": True, "embedding_width": 10},
+}
+"""Of decoders with a choice of cells, scores and the like: what differs from SETTINGS."""
 
-@pytest.fixture(params=lookup.names("decoders"))
+
+@pytest.fixture(params=[*lookup.names("decoders"), *OTHER_CHOICES])
 def decoder(request: pytest.FixtureRequest) -> Any:
-    module = lookup.find("decoders", request.param)
-    assert request.param in SETTINGS, f"add small settings of {request.param} to this test"
-    settings = module.Settings.model_validate({"name": request.param, **SETTINGS[request.param]})
+    name = request.param.split(",")[0]
+    module = lookup.find("decoders", name)
+    assert name in SETTINGS, f"add small settings of {name} to this test"
+    settings = module.Settings.model_validate(
+        {"name": name, **SETTINGS[name], **OTHER_CHOICES.get(request.param, {})}
+    )
     torch.manual_seed(0)
     built = module.Decoder(
         feature_dim=7, vocabulary_size=len(VOCABULARY), **settings.model_dump(exclude={"name"})
@@ -107,7 +196,7 @@ def test_attention_is_a_distribution_over_cells(decoder: Any, request: pytest.Fi
         assert attention_WL.shape == (int(lengths_N.sum()), features_BLD.shape[1])
         assert (attention_WL >= 0).all()
         total_W = attention_WL.sum(dim=1)
-        if request.node.callspec.params["decoder"] in LOOKS_AWAY:
+        if request.node.callspec.params["decoder"].split(",")[0] in LOOKS_AWAY:
             assert ((total_W > 0) & (total_W < 1)).all()
         else:
             torch.testing.assert_close(total_W, torch.ones(len(attention_WL)))
@@ -123,7 +212,10 @@ def test_an_untrained_decoder_still_ends(decoder: Any):
 
 def test_tied_embeddings_are_one_matrix_and_need_equal_widths():
     words = Words(vocabulary_size=9, embedding_width=4, output_width=4, tied=True)
-    assert [tuple(own.shape) for own in words.parameters()] == [(9, 4), (9,)]
+    assert {name: tuple(own.shape) for name, own in words.named_parameters()} == {
+        "embedding.weight": (9, 4),
+        "output_bias": (9,),
+    }
     expected = torch.ones(1, 4) @ words.embedding.weight.T + words.output_bias
     torch.testing.assert_close(words.logits(torch.ones(1, 4)), expected)
     with pytest.raises(

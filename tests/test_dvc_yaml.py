@@ -51,6 +51,7 @@ CANNOT_CHANGE_OUTPUT = {
     "captioning.fingerprints": "names where interrupted work is found again",
     "captioning.outputs": "renames what was written aside",
     "captioning.progress": "prints",
+    "captioning.distributed": "says which of several processes this is, whose number changes no result",
     "captioning.workers": "decides where pieces of work are done",
     "captioning.tracking": "reports to MLflow what is in the outputs anyway",
     "captioning.store": "opens the MLflow database",

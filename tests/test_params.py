@@ -34,15 +34,15 @@ def test_the_projects_params_and_all_recipes_are_valid(values: dict[str, Any]):
 
 
 def test_unknown_missing_and_ill_typed_keys_are_refused_by_name_all_at_once(values: dict[str, Any]):
-    values["train"] = values["train"] | {"epoch": 3, "learning_rate": "fast"}
-    del values["train"]["batch_size"]
+    values["train"] = values["train"] | {"epoch": 3, "seed": "none"}
+    del values["train"]["phases"][0]["batch_size"]
     values["evaluate"] = values["evaluate"] | {"beam_width": 0}
     with pytest.raises(ValueError) as refusal:
         params.check(values)
     message = str(refusal.value)
     assert "params.yaml: unknown key 'train.epoch' (value 3); known: " in message
-    assert "params.yaml: missing keys ['train.batch_size']" in message
-    assert "params.yaml: train.learning_rate: input should be a valid number, got 'fast'" in message
+    assert "params.yaml: missing keys ['train.phases.0.batch_size']" in message
+    assert "params.yaml: train.seed: input should be a valid integer, got 'none'" in message
     assert "params.yaml: evaluate.beam_width: input should be greater than or equal to 1, got 0" in message
 
 
@@ -101,18 +101,19 @@ def test_a_file_that_passed_is_checked_again_when_it_changes(project: Path, valu
     path = project / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text())
     assert params.load("split", path).policy == "dataset"
-    path.write_text(path.read_text().replace("epochs:", "epoch:", 1))
-    with pytest.raises(ValueError, match=r"unknown key 'train\.epoch'"):
+    path.write_text(path.read_text().replace("max_hours:", "max_days:", 1))
+    with pytest.raises(ValueError, match=r"unknown key 'train\.max_days'"):
         params.load("split", path)
 
 
 def test_a_recipe_is_written_with_settings_replaced_and_comments_kept(project: Path):
-    use("scenes", ["train.epochs=3", "evaluate.metrics=[bleu]", "train.learning_rate=5e-4"])
+    phase = "train.phases.0"
+    use("scenes", [f"{phase}.epochs=3", "evaluate.metrics=[bleu]", f"{phase}.optimizer.learning_rate=5e-4"])
     text = (project / "params.yaml").read_text()
     written = params.read(project / "params.yaml")
-    assert written["train"]["epochs"] == 3
+    assert written["train"]["phases"][0]["epochs"] == 3
     assert written["evaluate"]["metrics"] == ["bleu"]
-    assert written["train"]["learning_rate"] == 0.0005
+    assert written["train"]["phases"][0]["optimizer"]["learning_rate"] == 0.0005
     assert "# any torchvision classification network" in text
 
 
@@ -131,17 +132,18 @@ def test_a_weights_file_is_put_into_the_weights_folder(project: Path):
     ("recipe", "settings", "message"),
     [
         ("im2text", [], r"no recipe 'im2text' in recipes/; available: .*scenes"),
-        ("scenes", ["train.epoch=3"], r"the recipe has no key 'train\.epoch'; keys there: seed, encoder"),
-        ("scenes", ["train.epochs"], r"'train\.epochs' is no setting; expected key=value"),
+        ("scenes", ["train.epoch=3"], r"the recipe has no key 'train\.epoch'; keys there: seed, max_hours"),
+        ("scenes", ["train.phases.1.epochs=3"], r"no key 'train\.phases\.1\.epochs'; keys there: 0"),
+        ("scenes", ["train.seed"], r"'train\.seed' is no setting; expected key=value"),
         (
             "scenes",
-            ["train.epochs=-1"],
-            r"params\.yaml: train\.epochs: input should be greater than or equal to 1",
+            ["train.phases.0.epochs=-1"],
+            r"params\.yaml: train\.phases\.0\.epochs: input should be greater than or equal to 1",
         ),
         (
             "scenes",
             ["train.encoder.weights=gone.pth"],
-            r"no file 'gone\.pth'; expected a state dict, or one of imagenet",
+            r"no file 'gone\.pth'; expected a path, or one of imagenet",
         ),
     ],
 )

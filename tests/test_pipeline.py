@@ -23,7 +23,7 @@ SETTINGS = [
     "inspect.min_vocabulary_words=20",
     "inspect.max_pixel_distance=60",
     "inspect.max_unknown_share=0.5",
-    "train.epochs=2",
+    "train.phases.0.epochs=2",
     "train.encoder.layer=layer1",
 ]
 

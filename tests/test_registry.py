@@ -19,10 +19,9 @@ from typing import Any
 import pytest
 import torch
 
-from captioning import champion, params, registry, servable, store
+from captioning import champion, encoders, params, registry, servable, store
 from captioning.captioner import Captioner
 from captioning.decoders import soft_attention
-from captioning.encoders import torchvision_network
 from captioning.images import PixelTransform
 from captioning.params import Settings
 from captioning.registry import Receipt, RegisterSettings, Scored, decide
@@ -39,7 +38,7 @@ def write_model(folder: Path, fingerprint: str) -> Path:
     widths = {name: 8 for name in soft_attention.Settings.model_fields if name.endswith("_width")}
     decoder = {"name": "soft_attention", "dropout": 0.0, "tied_embeddings": False, **widths}
     captioner = Captioner(
-        encoder=torchvision_network.Settings(name="resnet18", weights="none", layer="layer1", trainable=True),
+        encoder=encoders.Settings(name="resnet18", weights="none", layer="layer1", pooled=False),
         decoder=soft_attention.Settings.model_validate(decoder),
         vocabulary=Vocabulary.build(["a red square", "a blue circle"], min_word_count=1),
         transform=PixelTransform(height=32, width=32),

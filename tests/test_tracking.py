@@ -74,7 +74,7 @@ def curve(run: Run, name: str) -> list[tuple[int, float]]:
 def test_three_processes_may_use_a_fresh_database_at_once_and_say_nothing(tmp_path: Path) -> None:
     code = (
         "from captioning import tracking\n"
-        "with tracking.training_run('abc', {}, 'tasks') as report: report('loss', 1.0, 1)"
+        "with tracking.training_run('abc', {}, 'tasks') as report: report(1, {'loss': 1.0}, {})"
     )
     processes = [start(code, tmp_path, cwd=tmp_path) for _ in range(3)]
     said = [process.communicate() for process in processes]
@@ -122,7 +122,7 @@ def test_a_training_is_one_finished_run_with_params_curves_and_identity(home: Pa
     (tmp_path / "index.json").write_text("{}")
     with tracking.training_run("whole", PARAMS, "tasks", examples=tmp_path) as report:
         for epoch in (1, 2):
-            report("val_loss", 3.0 - epoch, epoch)
+            report(epoch, {"val_loss": 3.0 - epoch}, {})
         assert [run.info.status for run in runs_of("whole")] == ["RUNNING"]
     (run,) = runs_of("whole")
     assert run.info.status == "FINISHED"
@@ -143,14 +143,14 @@ def test_a_training_is_one_finished_run_with_params_curves_and_identity(home: Pa
 
 def test_a_resumed_training_continues_its_run_and_repeats_no_point(home: Path) -> None:
     with pytest.raises(KeyboardInterrupt), tracking.training_run("resumed", PARAMS, "tasks") as report:
-        report("loss", 2.0, 1)
-        report("loss", 1.0, 2)
+        report(1, {"loss": 2.0}, {})
+        report(2, {"loss": 1.0}, {})
         raise KeyboardInterrupt
     assert [run.info.status for run in runs_of("resumed")] == ["KILLED"]
     changed = {"train": {"seed": 0}, "evaluate": {"beam_width": 3}}
     with tracking.training_run("resumed", changed, "tasks") as report:
-        report("loss", 1.0, 2)
-        report("loss", 0.5, 3)
+        report(2, {"loss": 1.0}, {})
+        report(3, {"loss": 0.5}, {})
     (run,) = runs_of("resumed")
     assert run.info.status == "FINISHED"
     assert curve(run, "loss") == [(1, 2.0), (2, 1.0), (3, 0.5)]
@@ -208,7 +208,7 @@ def test_training_goes_on_when_the_records_cannot_be_opened(
 ) -> None:
     (own_home / "mlruns").write_text("a file where a folder should be")
     with tracking.training_run("untracked", PARAMS, "tasks") as report:
-        report("loss", 1.0, 1)
+        report(1, {"loss": 1.0}, {})
     said = capfd.readouterr()
     assert said.err.count("\n") == 1
     assert said.err.startswith(
@@ -221,12 +221,12 @@ def test_training_goes_on_when_the_records_break_on_the_way(
     own_home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with tracking.training_run("broken", PARAMS, "tasks") as report:
-        report("loss", 1.0, 1)
+        report(1, {"loss": 1.0}, {})
         with sqlite3.connect(own_home / "mlruns" / "mlflow.db") as database:
             database.execute("ALTER TABLE metrics RENAME TO lost")
         began = time.monotonic()
         for epoch in range(2, 50):
-            report("loss", 1.0, epoch)
+            report(epoch, {"loss": 1.0}, {})
         assert time.monotonic() - began < 5
     said = capfd.readouterr()
     assert said.err.count("\n") == 1 and "no such table: metrics" in said.err
@@ -256,7 +256,7 @@ def test_a_restored_training_gets_its_run_from_the_history(home: Path) -> None:
 
 def test_missing_points_of_a_run_are_completed_from_the_history(home: Path) -> None:
     with tracking.training_run("gaps", PARAMS, "tasks") as report:
-        report("loss", 2.0, 1)
+        report(1, {"loss": 2.0}, {})
     tracking.log_training("gaps", pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}), PARAMS, "tasks")
     (run,) = runs_of("gaps")
     assert curve(run, "loss") == [(1, 2.0), (2, 1.0)]

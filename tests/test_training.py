@@ -1,10 +1,12 @@
 """Training on a few generated scenes: exact resume after kill -9, selection on decoded captions, refusals."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,22 @@ from stages.evaluate import write_predictions
 ROOT = Path(__file__).parents[1]
 
 
-def _settings(**changes: Any) -> TrainSettings:
+def _settings(*, train_from: str | None = None, learning_rate: float = 5e-3, **changes: Any) -> TrainSettings:
+    """Return settings of a small model; keys of a phase change the only phase."""
     values = params.read(ROOT / "params.yaml")["train"]
-    values["encoder"] |= {"trainable": False, "layer": "layer1"}
+    values["encoder"] |= {"layer": "layer1"}
     values["decoder"] |= {
         "feature_width": 16,
         "embedding_width": 16,
         "attention_width": 16,
         "hidden_width": 32,
     }
-    return TrainSettings.model_validate(
-        values | {"epochs": 3, "batch_size": 4, "learning_rate": 5e-3} | changes
-    )
+    [phase] = values["phases"]
+    phase |= {"epochs": 3, "batch_size": 4, "encoder": {"train_from": train_from, "learning_rate": 1e-3}}
+    phase["optimizer"]["learning_rate"] = learning_rate
+    for name, value in changes.items():
+        (values if name in values else phase)[name] = value
+    return TrainSettings.model_validate(values)
 
 
 def _training(examples: Path, work: Path, **changes: Any) -> Training:
@@ -80,7 +86,7 @@ def test_pictures_without_captions_are_captioned_into_cocos_results_file(
         write_predictions(whole[0].captioner, examples, evaluate_settings, path)
         rows = json.loads(path.read_text())
         assert [row["image_id"] for row in rows] == expected
-        assert all(row["caption"] for row in rows)
+        assert all(isinstance(row["caption"], str) for row in rows)
 
 
 def test_the_best_epoch_by_decoded_bleu_4_is_kept(whole: tuple[Training, pd.DataFrame], tiny_examples: Path):
@@ -110,7 +116,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-import captioning.training as training
+import captioning.training.engine as training
 training.SECONDS_BETWEEN_CHECKPOINTS = 0.0
 import torch
 torch.set_num_threads(int(sys.argv[3]))
@@ -153,6 +159,32 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(
         assert torch.equal(tensor, resumed.captioner.state_dict()[name]), name
 
 
+def test_told_to_end_it_saves_and_ends_at_once_and_a_resume_equals_uninterrupted(
+    whole: tuple[Training, pd.DataFrame], tiny_examples: Path, tmp_path: Path
+):
+    _, history = whole
+    script = SCRIPT.replace("SECONDS_BETWEEN_CHECKPOINTS = 0.0", "SECONDS_BETWEEN_CHECKPOINTS = 1e9")
+    arguments = [
+        sys.executable,
+        "-c",
+        script,
+        str(tiny_examples),
+        str(tmp_path),
+        str(torch.get_num_threads()),
+    ]
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == ["1", "0"]
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    if "told to end" in errors:  # else it was validating, and what is newest was saved already
+        assert re.search(r"told to end: saved at epoch \d, step \d+; run again to go on", errors)
+    pd.testing.assert_frame_equal(_training(tiny_examples, tmp_path).run(), history)
+
+
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -187,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images(tiny_examp
     with torch.no_grad():
         training.captioner.decoder.words.output_bias.fill_(float("nan"))
     with pytest.raises(
-        ValueError, match=r"the loss is nan in epoch 1, step 1, images \['.*lower train\.learning_rate"
+        ValueError, match=r"the loss is nan in epoch 1, step 1, images \['.*lower optimizer\.learning_rate"
     ):
         training.run()
 
@@ -202,8 +234,7 @@ def test_a_frozen_encoders_features_are_computed_once(tiny_examples: Path, tmp_p
 
 
 def test_a_trainable_encoder_moves(tiny_examples: Path, tmp_path: Path):
-    encoder = {**_settings().encoder.model_dump(), "trainable": True}
-    training = _training(tiny_examples, tmp_path, encoder=encoder, epochs=1)
+    training = _training(tiny_examples, tmp_path, train_from="all", epochs=1)
     before = {name: value.clone() for name, value in training.captioner.encoder.named_parameters()}
     training.run()
     moved = [
@@ -213,14 +244,22 @@ def test_a_trainable_encoder_moves(tiny_examples: Path, tmp_path: Path):
 
 
 def test_each_epoch_is_reported_also_those_before_a_resume(tiny_examples: Path, tmp_path: Path):
-    points: list[tuple[str, int]] = []
+    epochs: list[int] = []
+    captions: list[int] = []
     stopped = _training(tiny_examples, tmp_path)
 
-    def stop_in_the_second_epoch(name: str, value: float, epoch: int) -> None:
+    def stop_in_the_second_epoch(epoch: int, *_: Any) -> None:
         if epoch == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped.run(stop_in_the_second_epoch)
-    _training(tiny_examples, tmp_path).run(lambda name, value, epoch: points.append((name, epoch)))
-    assert [epoch for name, epoch in points if name == "val_bleu_4"] == [1, 2, 3]
+
+    def note(epoch: int, scores: Mapping[str, float], some: Mapping[str, str]) -> None:
+        assert {"val_bleu_4", "val_accuracy", "learning_rate"} <= set(scores)
+        epochs.append(epoch)
+        captions.append(len(some))
+
+    _training(tiny_examples, tmp_path).run(note)
+    assert epochs == [1, 2, 3]
+    assert captions == [0, 0, 4], "captions of the epochs before the resume are there already"

@@ -1,183 +1,190 @@
-"""Any torchvision classification network as a grid encoder: AlexNet to ConvNeXt, Swin and ViT."""
+"""Any torchvision classification network: AlexNet to ConvNeXt, Swin and ViT."""
 
-import warnings
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torchvision
-from pydantic import field_validator
-from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
+from torch import fx, nn
+from torchvision.models.vision_transformer import interpolate_embeddings
 
-from captioning.params import Settings as PartSettings
+from captioning.encoders.image_encoder import ImageEncoder, load, stages, tokens_to_grid
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-"""Of pixels scaled to [0, 1]; all of torchvision's ImageNet weights were trained with them."""
+"""Of pixels scaled to [0, 1]; nearly all of torchvision's weights were trained with them."""
+
+HEAD = {"avgpool", "classifier", "fc", "heads"}
+"""torchvision's names for what comes after the last grid; SqueezeNet's classifier is a convolution too."""
+
+MAXVIT_SIDE = 224
+"""Pixels: four halvings after the stem's must leave partitions of 7 x 7 cells."""
 
 
-CLASSIFIERS = {"classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits"}
-"""torchvision's names for what comes after the features; SqueezeNet's classifier is a convolution too."""
+def check(name: str) -> None:
+    """Refuse a name that torchvision does not have.
+
+    Raises:
+        ValueError: with those that it has.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ValueError(f"torchvision has no network {name!r}; available: {', '.join(known)}")
 
 
-class Settings(PartSettings):
-    """The `train.encoder` section."""
+def published_weights(name: str) -> dict[str, torch.Tensor]:
+    """Return torchvision's default weights, downloaded and checked where they are not yet there.
 
-    name: str
-    """A torchvision classification network, such as `resnet101`."""
-    weights: str
-    """`imagenet`, `none`, or the name of a state dict in weights/."""
-    layer: str | None
-    """Module whose output is the grid, such as `layer3`; null is the last grid before pooling."""
-    trainable: bool
-    """False: frozen, in evaluation mode, its features are computed once."""
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        known = torchvision.models.list_models(module=torchvision.models)
-        if name not in known:
-            raise ValueError(f"torchvision has no network {name!r}; available: {', '.join(known)}")
-        return name
+    Raises:
+        ValueError: torchvision has none for this network.
+    """
+    available = torchvision.models.get_model_weights(name)
+    if not len(available):
+        raise ValueError(f"torchvision has no ImageNet weights for {name!r}; use weights: none or a file")
+    state: dict[str, torch.Tensor] = available.DEFAULT.get_state_dict(progress=False, check_hash=True)
+    return state
 
 
-class Encoder(nn.Module):
-    """Pixels -> the network's native grid of features, `images_BCHW` uint8 -> `features_BLD` float32.
+class Encoder(ImageEncoder):
+    """The network up to a layer.
 
     Args:
         name: torchvision's name of the network.
-        layer: module whose output is the grid; None is the last output with more than one cell, before any pooling
-            to a fixed size.
+        layer: module whose output is the grid or the vector; None is the last grid before pooling.
+        pooled: one vector an image, the mean over the grid's cells.
         height, width: of the images, in pixels.
         state: a torchvision state dict; None leaves the random initialisation.
 
     Raises:
-        ValueError: the layer does not exist or gives no grid, or the state dict does not fit the network.
+        ValueError: the network does not take images of this size, the layer does not exist or gives no grid, or the
+            state does not fit the network.
     """
-
-    mean: torch.Tensor
-    deviation: torch.Tensor
 
     def __init__(
         self,
         *,
         name: str,
         layer: str | None,
+        pooled: bool,
         height: int,
         width: int,
-        state: dict[str, torch.Tensor] | None = None,
+        state: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        super().__init__()
-        network = _network(name, height)
+        network = _network(name, height, width)
+        if layer is None:
+            layer = _last_before_pooling(network)
+        trunk = _up_to(network, layer, name)
         if state is not None:
-            _load(network, state, name)
-        node, shape = _find_grid(network, layer, torch.zeros(1, 3, height, width), name)
-        with warnings.catch_warnings():  # of layers, such as dropout, that only training runs
-            warnings.filterwarnings("ignore", message="NOTE: The nodes obtained by tracing")
-            self.network = create_feature_extractor(network, {node: "grid"})
-        self.has_class_token = len(shape) == 3
-        self.feature_dim = shape[1] if len(shape) == 4 else shape[2]
-        self.grid = (shape[2], shape[3]) if len(shape) == 4 else _square(shape[1] - 1)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer(
-            "deviation", torch.tensor(IMAGENET_DEVIATION).view(3, 1, 1) * 255, persistent=False
+            load(network, _renamed(network, state), needed=trunk.state_dict(), name=name)
+        self._height, self._width = height, width  # `run` is called when the encoder is made
+        self._has_tokens = name.startswith("vit_")
+        self._has_channels_last = name.startswith("swin_") and layer.split(".")[0] in {"features", "norm"}
+        mean, deviation = normalisation(name)
+        super().__init__(
+            trunk,
+            name=name,
+            layer=layer,
+            pooled=pooled,
+            height=height,
+            width=width,
+            mean=mean,
+            deviation=deviation,
         )
-        # Convolutions on a CPU: 21 -> 67 images/s for mobilenet_v2.
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the grid's cells in reading order, `features_BLD` float32."""
-        pixels_BCHW = (images_BCHW.float() - self.mean) / self.deviation
-        grid = self.network(pixels_BCHW.contiguous(memory_format=torch.channels_last))["grid"]
-        if self.has_class_token:
-            return grid[:, 1:].float()
-        return grid.flatten(2).transpose(1, 2).float().contiguous()
-
-
-def read_weights(name: str, weights: str, folder: Path) -> dict[str, torch.Tensor] | None:
-    """Return the state dict that `weights` means: `imagenet`, `none` or a file in `folder`.
-
-    Raises:
-        ValueError: the file does not exist, or torchvision has no ImageNet weights for this network.
-    """
-    if weights == "none":
-        return None
-    if weights == "imagenet":
-        available = torchvision.models.get_model_weights(name)
-        if not len(available):
-            raise ValueError(f"torchvision has no ImageNet weights for {name!r}; use weights: none or a file")
-        return available.DEFAULT.get_state_dict(progress=False, check_hash=True)
-    path = folder / weights
-    if not path.is_file():
-        known = sorted(file.name for file in folder.iterdir() if file.suffix != ".md")
+    def run(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output."""
+        output: torch.Tensor = self.network(pixels_BCHW)
+        num_axes = output.ndim if isinstance(output, torch.Tensor) else 0
+        if num_axes == 2 or (num_axes == 4 and self._has_channels_last):
+            return output
+        if num_axes == 4:
+            return output.permute(0, 2, 3, 1)
+        if num_axes == 3 and self._has_tokens:
+            return tokens_to_grid(output, num_prefix_tokens=1, height=self._height, width=self._width)
         raise ValueError(
-            f"train.encoder.weights: {weights!r} is not in {folder}/, which has {', '.join(known)}; put the file there "
-            "or run `captioning use RECIPE train.encoder.weights=FILE`"
+            f"the output of {self.layer!r} in {self.name!r} is neither a grid nor a vector; name a whole stage"
         )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
 
 
-def _network(name: str, height: int) -> nn.Module:
-    extra: dict[str, object] = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
-    if name.startswith("vit_"):
-        extra["image_size"] = height
+def _network(name: str, height: int, width: int) -> nn.Module:
+    """Return the whole network, in evaluation mode: tracing would follow auxiliary classifiers in training mode."""
+    extra: dict[str, Any] = {}
+    if name in {"googlenet", "inception_v3"}:
+        # Their weights come from TensorFlow with its normalisation, to which the networks turn ImageNet's themselves.
+        extra = {"init_weights": True, "transform_input": True}
+    if name.startswith(("vit_", "maxvit_")):
+        is_vit = name.startswith("vit_")
+        unit = int(name.rpartition("_")[2]) if is_vit else MAXVIT_SIDE
+        if height != width or height % unit:
+            raise ValueError(
+                f"{name!r} takes square images whose side is a multiple of {unit} pixels, got {height} x {width}"
+            )
+        extra = {"image_size": height} if is_vit else {"input_size": (height, width)}
     network: nn.Module = torchvision.models.get_model(name, weights=None, **extra)
     return network.eval()
 
 
-def _load(network: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
-    floats = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    try:
-        network.load_state_dict(floats)
-    except RuntimeError as error:
-        raise ValueError(f"the weights do not fit torchvision's {name!r}: {str(error)[:500]}") from None
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of the pixels that the network's published weights were trained with."""
+    weights = torchvision.models.get_model_weights(name)
+    if not len(weights):
+        return IMAGENET_MEAN, IMAGENET_DEVIATION
+    transform = weights.DEFAULT.transforms()
+    return tuple(transform.mean), tuple(transform.std)
 
 
-@torch.inference_mode()
-def _find_grid(
-    network: nn.Module, layer: str | None, images: torch.Tensor, name: str
-) -> tuple[str, tuple[int, ...]]:
-    """Return the module whose output is the grid and that output's shape, from one run on an empty image."""
-    outputs: dict[str, tuple[int, ...]] = {}
+class _Tracer(fx.Tracer):
+    """Looks only into the modules that `layer` is in: all others stay as they are, whatever they do inside."""
 
-    def record(path: str) -> None:
-        def hook(module: nn.Module, _: object, output: object) -> None:
-            is_feature = (
-                not isinstance(module, nn.AdaptiveAvgPool2d) and path.partition(".")[0] not in CLASSIFIERS
-            )
-            if isinstance(output, torch.Tensor) and is_feature and _is_grid(output, path):
-                outputs[path] = tuple(output.shape)
+    def __init__(self, layer: str = "") -> None:
+        super().__init__()
+        self._layer = layer
 
-        network.get_submodule(path).register_forward_hook(hook)
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not self._layer.startswith(f"{module_qualified_name}.")
 
-    for path, _ in list(network.named_modules()):
-        if path:
-            record(path)
-    network(images)
-    for module in network.modules():
-        module._forward_hooks.clear()
-    if layer is None and outputs:
-        layer = list(outputs)[-1]
-    if layer not in outputs:
-        height, width = images.shape[2:]
+
+def _calls(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.op == "call_module"]
+
+
+def _last_before_pooling(network: nn.Module) -> str:
+    names = [str(node.target) for node in _calls(_Tracer().trace(network))]
+    first_of_head = next(position for position, name in enumerate(names) if name in HEAD)
+    return names[first_of_head - 1]
+
+
+def _up_to(network: nn.Module, layer: str, name: str) -> fx.GraphModule:
+    """Return the part of the network that ends with the output of `layer`; its modules are the network's own."""
+    graph = _Tracer(layer).trace(network)
+    calls = _calls(graph)
+    if layer not in [node.target for node in calls]:
+        top = list(dict.fromkeys(str(node.target) for node in _calls(_Tracer().trace(network))))
         raise ValueError(
-            f"{name!r} has no grid {layer!r} for images of {height} x {width} pixels; "
-            f"grids: {', '.join(outputs) or 'none'}"
+            f"{name!r} has no layer {layer!r}; there are {', '.join(stages(network, top))}, and modules inside them"
         )
-    return layer, outputs[layer]
+    last = next(node for node in reversed(calls) if node.target == layer)
+    for node in reversed(list(graph.nodes)):
+        if node is last:
+            break
+        graph.erase_node(node)
+    graph.output(last)
+    trunk = fx.GraphModule(network, graph, type(network).__name__)
+    trunk.graph.eliminate_dead_code()
+    trunk.delete_all_unused_submodules()
+    trunk.recompile()
+    return trunk
 
 
-def _is_grid(output: torch.Tensor, path: str) -> bool:
-    if output.ndim == 4:
-        return output.shape[2] * output.shape[3] > 1
-    return output.ndim == 3 and path == "encoder"  # a vision transformer's class token and patches
-
-
-def _square(num_cells: int) -> tuple[int, int]:
-    side = round(num_cells**0.5)
-    return (side, num_cells // side)
+def _renamed(network: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the state with the names and positions of this network, as torchvision does it on loading its own."""
+    # DenseNet's published weights have the names of an older release: `norm.1` is now `norm1`.
+    renamed = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value
+        for key, value in state.items()
+    }
+    if isinstance(network, torchvision.models.VisionTransformer) and "encoder.pos_embedding" in renamed:
+        renamed["encoder.pos_embedding"] = renamed["encoder.pos_embedding"].float()
+        renamed = interpolate_embeddings(network.image_size, network.patch_size, renamed)
+    return renamed

@@ -1,0 +1,352 @@
+"""Examples -> a trained captioner: phases of epochs, validation on decoded captions, early stopping, exact resume.
+
+The result is a function of settings, examples, weights and code. A training that was killed at any moment continues
+from its last checkpoint and ends with the same weights and history as one that was not.
+"""
+
+import copy
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from captioning import distributed, encoders, word_vectors
+from captioning.captioner import Captioner
+from captioning.checkpoints import Checkpoints, seed_everything
+from captioning.examples import Examples
+from captioning.fingerprints import code_identity, file_identity, fingerprint
+from captioning.images import PixelTransform
+from captioning.progress import progress, say
+from captioning.rewards import CiderReward
+from captioning.training.objectives import Loss, Reward, SelfCritical
+from captioning.training.phases import Phase
+from captioning.training.schedules import Moment
+from captioning.training.settings import PhaseSettings, TrainSettings
+from captioning.training.validation import Validator
+from captioning.vocabulary import Vocabulary
+
+SECONDS_BETWEEN_CHECKPOINTS = float(os.environ.get("CAPTIONING_CHECKPOINT_SECONDS", "60"))
+"""Inside an epoch; every epoch's end is saved too. When to save changes nothing in the result."""
+STEPS_BETWEEN_CHECKS = 16
+"""Losses are looked at so often: a look waits for the accelerator."""
+
+NUM_CAPTIONS_REPORTED = 16
+
+Report = Callable[[int, Mapping[str, float], Mapping[str, str]], None]
+"""`report(epoch, scores, captions)`: where the curves go, and some of val's captions by image id."""
+
+
+@dataclass
+class Position:
+    """Where a training stands; with weights, optimiser and random states all that a resume needs."""
+
+    phase: int = 0
+    epoch: int = 0
+    """Epochs that are over, of all phases."""
+    epoch_of_phase: int = 0
+    step: int = 0
+    """Steps of the epoch that are over."""
+    reported_sum: float = 0.0
+    num_reported: float = 0.0
+    seconds: float = 0.0
+    """Of work, before a resume too."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_score: float = -1.0
+
+    @property
+    def phase_history(self) -> list[dict[str, float]]:
+        """Rows of the present phase."""
+        return self.history[len(self.history) - self.epoch_of_phase :]
+
+
+class Training:
+    """One training of a captioner on a folder of examples, by this process or, under torchrun, by several together.
+
+    Args:
+        examples: folder written by `captioning.preprocessing.write_examples`.
+        settings: the `train` section.
+        weights: folder of encoder weights and word vectors.
+        work: folder for checkpoints and cached features, outside of any stage's outputs.
+    """
+
+    def __init__(self, examples: Path, settings: TrainSettings, *, weights: Path, work: Path) -> None:
+        seed_everything(settings.seed)
+        self._settings = settings
+        self.captioner = Captioner(
+            encoder=settings.encoder,
+            decoder=settings.decoder,
+            vocabulary=Vocabulary.load(examples / "vocabulary.json"),
+            transform=PixelTransform.model_validate_json((examples / "transform.json").read_text()),
+            encoder_state=encoders.read_weights(settings.encoder, weights),
+        )
+        if settings.word_vectors.file != "none":
+            word_vectors.initialise(
+                self.captioner.decoder.words,
+                weights / settings.word_vectors.file,
+                self.captioner.vocabulary,
+                trainable=settings.word_vectors.trainable,
+            )
+        self.captioner.to(distributed.device())
+        torch.manual_seed(settings.seed + distributed.rank())  # dropout of its own, from the same weights
+        self._train, self._val = Examples(examples, "train"), Examples(examples, "val")
+        self.fingerprint = fingerprint(
+            settings.model_dump(),
+            self._train.digest,
+            self._val.digest,
+            file_identity(weights / settings.encoder.weights),
+            file_identity(weights / settings.word_vectors.file),
+            code_identity(),
+        )
+        folder = work / "train" / self.fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        self._checkpoints = Checkpoints(folder)
+        self._features = work / "features"
+        self._features.mkdir(parents=True, exist_ok=True)
+        self._position = Position()
+        self._best: dict[str, torch.Tensor] = {}
+        self._waiting: list[tuple[tuple[str, ...], Loss]] = []
+        self._is_learning = self._is_told_to_end = False
+        self._num_captions = 0
+        """Learned from in this epoch, by this run."""
+
+    def run(self, report: Report = lambda *_: None) -> pd.DataFrame:
+        """Train to the end and leave the best weights in `captioner`; return one row of scores an epoch.
+
+        `report` receives each of them as it is known, those before a resume too.
+
+        Raises:
+            ValueError: a loss is not finite, or a score that the settings ask for is not there.
+            SystemExit: SIGTERM came; the state is saved, and the next run continues.
+        """
+        state = self._resume()
+        for row in self._position.history:
+            report(int(row["epoch"]), _curves(row), {})
+        validator = Validator(self._val, self._settings.validation)
+        position = self._position
+        with self._ending_when_told():
+            while position.phase < len(self._settings.phases) and not self._is_out_of_time():
+                settings = self._settings.phases[position.phase]
+                phase = self._phase(settings)
+                if state is not None:
+                    phase.load_state_dict(state)
+                    state = None
+                while position.epoch_of_phase < settings.epochs and not self._has_ended(settings):
+                    began, self._num_captions = time.monotonic(), 0
+                    self._is_learning = True
+                    self._learn(phase)
+                    self._is_learning = False
+                    self._close_epoch(phase, validator, report, began)
+                position.phase, position.epoch_of_phase = position.phase + 1, 0
+                self._load(self._best)
+        select = self._settings.validation.select
+        say(
+            f"best of {len(position.history)} epochs: {position.best_epoch}, val {select} {position.best_score:.4f}"
+        )
+        return pd.DataFrame(position.history)
+
+    def close(self) -> None:
+        """Forget the checkpoints, once the captioner is saved elsewhere."""
+        self._checkpoints.delete()
+
+    def _phase(self, settings: PhaseSettings) -> Phase:
+        reward: Reward | None = None
+        if isinstance(settings.objective, SelfCritical):
+            reward = CiderReward(self._train.references(), self.captioner.vocabulary)
+        return Phase(
+            self.captioner,
+            settings,
+            self._train,
+            features=self._features,
+            seed=self._settings.seed,
+            reward=reward,
+        )
+
+    def _learn(self, phase: Phase) -> None:
+        """Learn from the rest of the epoch, saving now and then."""
+        self.captioner.train()
+        position, began = self._position, time.monotonic()
+        saved, spent = began, position.seconds
+        rest = phase.batches(position.epoch, first_step=position.step)
+        num_steps = phase.steps_per_epoch
+        what = f"epoch {position.epoch + 1}, phase {position.phase + 1} of {len(self._settings.phases)}"
+        for batch in progress(rest, total=num_steps - position.step, what=what, unit="batches"):
+            moment = Moment(
+                step=position.epoch_of_phase * num_steps + position.step,
+                steps_per_epoch=num_steps,
+                epochs=phase.settings.epochs,
+                history=position.phase_history,
+            )
+            self._waiting.append((batch.image_ids, phase.step(batch, moment)))
+            self._num_captions += int((batch.lengths_N > 0).sum() * batch.weight)
+            position.step += 1
+            position.seconds = spent + time.monotonic() - began
+            is_due = time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS
+            if self._agree(is_due or self._is_told_to_end):
+                self._save(phase)
+                saved = time.monotonic()
+                if self._agree(self._is_told_to_end):
+                    say(
+                        f"told to end: saved at epoch {position.epoch + 1}, step {position.step}; run again to go on"
+                    )
+                    sys.exit(128 + signal.SIGTERM)
+            elif len(self._waiting) >= STEPS_BETWEEN_CHECKS:
+                self._add_up()
+        self._add_up()
+
+    def _measured(self, seconds: float) -> dict[str, float]:
+        """Return what is no function of the settings: how fast the epoch was, and how full a GPU's memory."""
+        [num_captions] = distributed.add([float(self._num_captions)])
+        measured = {"captions_per_second": num_captions / max(seconds, 1e-9)}
+        if self.captioner.device.type == "cuda":
+            measured["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+            with suppress(Exception):  # of a driver without NVML, for a figure that is nice to have
+                measured["gpu_use_percent"] = float(torch.cuda.utilization())
+        return measured
+
+    @staticmethod
+    def _agree(wish: bool) -> bool:
+        """Return whether any process wishes it."""
+        return distributed.add([float(wish)])[0] > 0
+
+    def _add_up(self) -> None:
+        """Add the losses of the steps since the last look to the epoch's, and refuse one that is not finite."""
+        if not self._waiting:
+            return
+        position = self._position
+        values = torch.stack([loss.reported for _, loss in self._waiting]).double().tolist()
+        first_step = position.step - len(self._waiting)
+        for number, (value, (image_ids, loss)) in enumerate(zip(values, self._waiting, strict=True)):
+            if not abs(value) < float("inf"):
+                learning_rate = self._settings.phases[position.phase].optimizer.learning_rate
+                raise ValueError(
+                    f"the loss is {value} in epoch {position.epoch + 1}, step {first_step + number + 1}, "
+                    f"images {list(image_ids[:3])}...; the checkpoint before it is kept in {self._checkpoints.folder}: "
+                    f"lower optimizer.learning_rate (now {learning_rate}) or clip_norm of "
+                    f"train.phases.{position.phase}"
+                )
+            position.reported_sum += value
+            position.num_reported += loss.num_reported
+        self._waiting.clear()
+
+    def _close_epoch(self, phase: Phase, validator: Validator, report: Report, began: float) -> None:
+        """Validate, keep the weights if they are the best, save, and report."""
+        position = self._position
+        measured = self._measured(time.monotonic() - began)
+        reported, num_reported = distributed.add([position.reported_sum, position.num_reported])
+        row = {
+            "epoch": position.epoch + 1,
+            "phase": position.phase + 1,
+            "train_loss": reported / num_reported,
+        }
+        with phase.averaged():
+            validation = validator(self.captioner, phase.reader(self._val))
+            row |= phase.learning_rates() | validation.scores
+            score = row[f"val_{self._settings.validation.select}"]
+            if score > position.best_score:
+                position.best_score, position.best_epoch = score, position.epoch + 1
+                self._best = copy.deepcopy(self._weights())
+        position.history.append({name: round(value, 6) for name, value in row.items()})
+        position.epoch, position.epoch_of_phase, position.step = (
+            position.epoch + 1,
+            position.epoch_of_phase + 1,
+            0,
+        )
+        position.reported_sum, position.num_reported = 0.0, 0.0
+        self._save(phase)  # before anything is said: a line to a closed pipe would end the process
+        captions = dict(islice(validation.captions.items(), NUM_CAPTIONS_REPORTED))
+        report(position.epoch, _curves(position.history[-1]) | measured, captions)
+        if distributed.is_first():
+            say(
+                f"epoch {row['epoch']}: train loss {row['train_loss']:.3f}, val loss {row['val_loss']:.3f}, "
+                f"val {self._settings.validation.select} {score:.4f}"
+            )
+
+    def _has_ended(self, settings: PhaseSettings) -> bool:
+        position = self._position
+        if not position.epoch_of_phase:
+            return False
+        last_of_others = position.epoch - position.epoch_of_phase
+        waited = position.epoch - max(position.best_epoch, last_of_others)
+        last = position.history[-1]
+        is_stalled = settings.patience is not None and waited >= settings.patience
+        is_overfit = settings.max_gap is not None and last["val_loss"] - last["train_loss"] > settings.max_gap
+        return is_stalled or is_overfit or self._is_out_of_time()
+
+    def _is_out_of_time(self) -> bool:
+        hours = self._settings.max_hours
+        return hours is not None and self._agree(self._position.seconds >= 3600 * hours)
+
+    def _trained(self) -> torch.nn.Module:
+        """Return what training moves; an encoder frozen in all phases is known from its own weights."""
+        is_tuned = any(phase.encoder.train_from is not None for phase in self._settings.phases)
+        return self.captioner if is_tuned else self.captioner.decoder
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return self._trained().state_dict()
+
+    def _load(self, weights: dict[str, torch.Tensor]) -> None:
+        self._trained().load_state_dict(weights)
+
+    def _save(self, phase: Phase) -> None:
+        self._add_up()
+        sums = distributed.gather((self._position.reported_sum, self._position.num_reported))
+        self._checkpoints.save(
+            {
+                "position": asdict(self._position),
+                "sums": sums,
+                "weights": self._weights(),
+                "best": self._best,
+                "phase": phase.state_dict(),
+            }
+        )
+
+    def _resume(self) -> Mapping[str, Any] | None:
+        state = self._checkpoints.load()
+        if state is None:
+            return None
+        self._position = Position(**state["position"])
+        sums = state["sums"]
+        if len(sums) == distributed.num_processes():
+            self._position.reported_sum, self._position.num_reported = sums[distributed.rank()]
+        elif not distributed.is_first():
+            self._position.reported_sum, self._position.num_reported = 0.0, 0.0
+        else:
+            self._position.reported_sum, self._position.num_reported = map(sum, zip(*sums, strict=True))
+        self._load(state["weights"])
+        self._best = state["best"]
+        say(f"resuming at epoch {self._position.epoch + 1}, step {self._position.step + 1}")
+        phase: Mapping[str, Any] = state["phase"]
+        return phase
+
+    @contextmanager
+    def _ending_when_told(self) -> Iterator[None]:
+        """Let SIGTERM end the training at the next step, saved, instead of anywhere."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, self._note_end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note_end(self, number: int, frame: object) -> None:
+        if not self._is_learning:  # there is nothing newer to save than what is saved
+            sys.exit(128 + number)
+        self._is_told_to_end = True
+
+
+def _curves(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "epoch"}
