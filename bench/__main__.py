@@ -16,6 +16,7 @@ from bench.preprocess import (
 )
 from bench.reading import read_images
 from bench.rewards import reward_microseconds
+from bench.training import epoch_vs_tutorial
 from captioning.outputs import whole_file
 
 MEASUREMENTS: dict[str, Callable[[], Comparison]] = {
@@ -26,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[[], Comparison]] = {
         preprocess_two_processes,
         preprocess_growth,
         read_images,
+        epoch_vs_tutorial,
         reward_microseconds,
         noop_repro,
     )

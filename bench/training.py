@@ -1,8 +1,8 @@
 """An epoch of Show, Attend and Tell with a frozen ResNet101 against training it as a popular tutorial does.
 
 Both sides: 256 x 256 pixels, soft attention, everything 512 wide, a vocabulary of 9,490, float32, Flickr8k's captions.
-The other side runs the encoder at every step, has one caption a row, enlarges the grid to 14 x 14, and steps an `LSTMCell`
-with the attention's keys, the gate and the output layer inside the loop.
+The other side runs the encoder at every step, has one caption a row, enlarges the grid to 14 x 14, and steps an
+`LSTMCell` with the attention's keys, the gate and the output layer inside the loop.
 """
 
 import itertools

@@ -33,6 +33,8 @@ SHEET_COLUMNS = 4
 """Pictures of each band of a contact sheet."""
 PANEL_COLUMNS = 5
 """Panels of a row of an attention sheet."""
+LEAST_LOOKED_AWAY = 0.01
+"""Share of the attention not given to the image that is worth a note."""
 
 STYLE: dict[Any, Any] = {
     "font.family": FONT,
@@ -57,11 +59,12 @@ STYLE: dict[Any, Any] = {
 
 
 def learning_curves(history: pd.DataFrame, path: Path) -> None:
-    """Draw losses and val BLEU-4 by epoch, and mark the kept epoch: the first with the best BLEU-4.
+    """Draw losses and val BLEU-4 by epoch, and mark the kept epoch.
 
-    `history` has the columns epoch, train_loss, val_loss, val_bleu_4, one row an epoch.
+    `history` has the columns epoch, train_loss (none where captions were rewarded instead), val_loss, val_bleu_4 and
+    kept (1 for one epoch), one row an epoch.
     """
-    kept = history.iloc[int(history["val_bleu_4"].argmax())]
+    kept = history.iloc[int(history["kept"].argmax())]
     with _figure(path, width=9.5, height=3.6) as figure:
         losses, bleu = figure.subplots(1, 2)
         losses.set_title("Loss, nats a word")
@@ -186,7 +189,7 @@ def attention_sheet(
 
     `image` is uint8, height x width x 3; `weights` T x L, a row a word, cells in reading order; `grid` the
     rows and columns of cells, L in total. All panels have one scale: a scattered look is pale, a focused one
-    strong.
+    strong. What a word's weights lack to 1 (adaptive attention's sentinel) stands beside it.
     """
     height_cells, width_cells = grid
     assert not words or weights.shape == (len(words), height_cells * width_cells), (
@@ -195,7 +198,9 @@ def attention_sheet(
     )
     shares = np.asarray(weights, dtype=np.float32).reshape(-1, *grid)
     peak = float(shares.max(initial=1e-6))
-    width, gap, title_height = 1.8, 0.2, 0.27  # inches
+    looked_away = 1 - shares.sum(axis=(1, 2))
+    looks_away = bool((looked_away > LEAST_LOOKED_AWAY).any())
+    width, gap, title_height = 1.8, 0.2, 0.43 if looks_away else 0.27  # inches
     height = width * image.shape[0] / image.shape[1]
     panels = [
         ("", image),
@@ -211,6 +216,14 @@ def attention_sheet(
             left, top = MARGIN + column * (width + gap), MARGIN + row * (title_height + height + gap)
             for line in wrap(word, width, size=11, weight="bold", max_lines=1):
                 page.text(left, top, line, size=11, weight="bold")
+            if looks_away and position:
+                page.text(
+                    left,
+                    top + 0.22,
+                    f"{looked_away[position - 1]:.0%} not at the image",
+                    size=8.5,
+                    color=GREY,
+                )
             page.picture(left, top + title_height, width, height, pixels)
         if words:
             _scale(page, bottom, peak)

@@ -1,9 +1,10 @@
 """A model folder -> a model that MLflow can serve, with code and requirements, tried before it counts."""
 
 import importlib.metadata
+import json
 from pathlib import Path
 
-from captioning import store
+from captioning import encoders, store
 
 RUNTIME = (
     "mlflow",
@@ -16,7 +17,7 @@ RUNTIME = (
     "torchvision",
     "tqdm",
 )
-"""Packages that captioning a picture needs."""
+"""Packages that captioning a picture needs; a network of timm also needs timm."""
 
 RED_SQUARE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42mM8ISfHQApgYiARjGoY1TB0NAAATx8BJMixHB8AAAAA"
@@ -50,16 +51,18 @@ def log_model(run_id: str, model_folder: Path, decoding: dict[str, int]) -> str:
             artifacts={"captioner": str(model_folder)},
             code_paths=[str(package)],
             model_config=decoding,
-            pip_requirements=requirements(),
+            pip_requirements=requirements(model_folder),
             input_example=[RED_SQUARE],
         )
         _ask(f"models:/{logged.model_id}")
     return str(logged.model_id)
 
 
-def requirements() -> list[str]:
-    """Pin `RUNTIME` to the versions that made the model; after `make setup` those are requirements.lock's."""
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in RUNTIME]
+def requirements(model_folder: Path) -> list[str]:
+    """Pin what the model needs to the versions that made it; after `make setup` those are requirements.lock's."""
+    encoder = json.loads((model_folder / "captioner.json").read_text())["encoder"]["name"]
+    names = [*RUNTIME, *(["timm"] if encoder.startswith(encoders.TIMM) else [])]
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
 def _ask(model_uri: str) -> None:

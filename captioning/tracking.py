@@ -75,7 +75,7 @@ def log_training(
     recorded = _recorded_points(store.client(), run_id)
     points = [
         _point(name, value, int(epoch))
-        for name in history.columns.drop("epoch")
+        for name in history.columns.drop(["epoch", "kept"], errors="ignore")
         for epoch, value in zip(history["epoch"], history[name], strict=True)
         if (name, int(epoch)) not in recorded and isinstance(value, int | float) and not math.isnan(value)
     ]

@@ -58,9 +58,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
 
 def history(*bleu: float) -> pd.DataFrame:
     epochs = np.arange(1, len(bleu) + 1)
-    return pd.DataFrame(
-        {"epoch": epochs, "train_loss": 4 / epochs, "val_loss": 3 / epochs + 1, "val_bleu_4": bleu}
-    )
+    scores = {"train_loss": 4 / epochs, "val_loss": 3 / epochs + 1, "val_bleu_4": bleu}
+    return pd.DataFrame({"epoch": epochs, **scores, "kept": epochs == 1 + np.nanargmax(bleu)})
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -109,7 +108,7 @@ def test_same_input_gives_the_same_bytes_whatever_matplotlibs_settings(
     assert all(b"Software" not in png and b"tIME" not in png for png in first)
 
 
-def test_kept_epoch_is_the_first_with_the_best_bleu(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_the_kept_epoch_is_marked(tmp_path: Path, drawn: list[Figure]) -> None:
     learning_curves(history(0.1, 0.2, 0.2, 0.15), tmp_path / "curves.png")
     losses, bleu = drawn[0].axes
     assert [text.get_text() for text in bleu.texts] == ["0.200 at epoch 2, kept"]
@@ -235,3 +234,13 @@ def test_failed_drawing_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), figures._figure(tmp_path / "figure.png", width=1, height=1):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_attention_that_did_not_go_to_the_image_is_said(drawn: list[Figure], tmp_path: Path):
+    weights = np.array([[0.1, 0.2, 0.05, 0.05], [0.25, 0.25, 0.25, 0.25]])
+    attention_sheet(noise(40, 40), ["of", "dog"], weights, (2, 2), tmp_path / "attention.png")
+    texts = [text.get_text() for text in drawn[0].texts]
+    assert "60% not at the image" in texts
+    assert "0% not at the image" in texts
+    attention_sheet(noise(40, 40), ["dog"], weights[1:], (2, 2), tmp_path / "all.png")
+    assert not any("not at" in text.get_text() for text in drawn[1].texts)

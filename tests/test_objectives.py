@@ -157,6 +157,6 @@ def test_self_critical_training_raises_the_reward():
         optimizer.zero_grad()
         (loss.sums[0] / loss.counts[0]).backward()
         optimizer.step()
-        rewards.append(-float(loss.reported) / loss.num_reported)
+        rewards.append(float(loss.reported) / loss.num_reported)
     assert rewards[0] < 1.5
     assert np.mean(rewards[-5:]) > 3.5

@@ -481,8 +481,8 @@ def test_the_logged_model_captions_with_the_code_it_carries(project: Project, tm
     assert rows[1]["captions"] == rows[2]["captions"] == []
 
 
-def test_a_served_model_pins_what_made_it() -> None:
-    pins = dict(line.split("==") for line in servable.requirements())
+def test_a_served_model_pins_what_made_it(tmp_path: Path) -> None:
+    pins = dict(line.split("==") for line in servable.requirements(write_model(tmp_path / "model", "some")))
     assert pins["torch"] == torch.__version__.partition("+")[0]
     locked = (ROOT / "requirements.lock").read_text()
     assert [

@@ -263,3 +263,79 @@ def test_each_epoch_is_reported_also_those_before_a_resume(tiny_examples: Path, 
     _training(tiny_examples, tmp_path).run(note)
     assert epochs == [1, 2, 3]
     assert captions == [0, 0, 4], "captions of the epochs before the resume are there already"
+
+
+SELF_CRITICAL = {"name": "self_critical", "num_samples": 3, "max_words": 12}
+COLOURS = {
+    "min_crop_share": 0.8,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
+    "hue": 0.02,
+    "flip": False,
+}
+
+
+def test_a_second_phase_begins_with_the_best_of_the_first(tiny_examples: Path, tmp_path: Path):
+    first = _settings(epochs=2).phases[0].model_dump()
+    second = first | {"objective": SELF_CRITICAL, "epochs": 1, "average_decay": 0.5}
+    second["optimizer"] = first["optimizer"] | {"learning_rate": 1e-12}
+    validation = {"beam_width": 1, "max_words": 24, "metrics": ["bleu", "cider"], "select": "bleu_1"}
+    training = _training(tiny_examples, tmp_path, phases=[first, second], validation=validation)
+    history = training.run()
+    assert list(history["phase"]) == [1, 1, 2]
+    assert list(history["train_loss"].notna()) == [True, True, False]
+    assert list(history["train_reward"].notna()) == [False, False, True]
+    best = history["val_bleu_1"][:2].max()
+    assert history["val_bleu_1"][2] == best, "an all but idle phase speaks as the best weights do"
+    assert list(history["kept"]).index(1) == list(history["val_bleu_1"]).index(best)
+
+
+def test_averaged_weights_are_what_is_kept(tiny_examples: Path, tmp_path: Path):
+    training = _training(tiny_examples, tmp_path, epochs=1, average_decay=0.999999)
+    before = {name: own.clone() for name, own in training.captioner.decoder.named_parameters()}
+    training.run()
+    for name, own in training.captioner.decoder.named_parameters():
+        # The average begins with the weights after the first step, whose length is the learning rate.
+        torch.testing.assert_close(own, before[name], atol=6e-3, rtol=0, msg=name)
+
+
+def test_training_ends_with_the_epoch_in_which_its_time_is_over(tiny_examples: Path, tmp_path: Path):
+    assert len(_training(tiny_examples, tmp_path, max_hours=1e-9).run()) == 1
+
+
+def test_training_ends_when_val_is_left_behind(tiny_examples: Path, tmp_path: Path):
+    decoder = _settings().decoder.model_dump() | {"dropout": 0.0}
+    changes = {"epochs": 20, "max_gap": 0.05, "patience": None, "learning_rate": 3e-2}
+    training = _training(tiny_examples, tmp_path, decoder=decoder, **changes)
+    history = training.run()
+    gaps = list(history["val_loss"] - history["train_loss"])
+    assert len(gaps) < 20
+    assert gaps[-1] > 0.05
+    assert all(gap <= 0.05 for gap in gaps[:-1])
+
+
+@pytest.mark.parametrize(("views", "files"), [(None, ["val"]), (2, ["train", "train", "val"])])
+def test_a_frozen_encoder_sees_changed_images_anew_or_in_a_stated_number_of_views(
+    tiny_examples: Path, tmp_path: Path, views: int | None, files: list[str]
+):
+    history = _training(tiny_examples, tmp_path, augmentation={**COLOURS, "views": views}).run()
+    assert len(history) == 3
+    assert sorted(path.name.split("-")[0] for path in (tmp_path / "features").iterdir()) == files
+
+
+def test_augmentations_that_cannot_be_true_are_refused():
+    with pytest.raises(ValueError, match=r"views \(2\) keeps features of a frozen encoder, but .* 'layer2'"):
+        _settings(augmentation={**COLOURS, "views": 2}, train_from="layer2")
+    with pytest.raises(
+        ValueError, match=r"flip exchanges left and right .* which cached views cannot follow"
+    ):
+        _settings(augmentation={**COLOURS, "flip": True, "views": 2})
+
+
+def test_a_score_that_is_not_measured_cannot_select(tiny_examples: Path, tmp_path: Path):
+    validation = {"beam_width": 1, "max_words": 24, "metrics": ["bleu"], "select": "cider"}
+    with pytest.raises(
+        ValueError, match=r"select: 'cider' is not among the scores of val \(bleu_1, .*add its"
+    ):
+        _training(tiny_examples, tmp_path, validation=validation).run()

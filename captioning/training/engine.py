@@ -5,6 +5,7 @@ from its last checkpoint and ends with the same weights and history as one that 
 """
 
 import copy
+import math
 import os
 import signal
 import sys
@@ -41,6 +42,8 @@ STEPS_BETWEEN_CHECKS = 16
 """Losses are looked at so often: a look waits for the accelerator."""
 
 NUM_CAPTIONS_REPORTED = 16
+SAID = ("train_loss", "train_reward", "val_loss")
+"""Scores of an epoch's line, beside the one that selects."""
 
 Report = Callable[[int, Mapping[str, float], Mapping[str, str]], None]
 """`report(epoch, scores, captions)`: where the curves go, and some of val's captions by image id."""
@@ -153,7 +156,8 @@ class Training:
         say(
             f"best of {len(position.history)} epochs: {position.best_epoch}, val {select} {position.best_score:.4f}"
         )
-        return pd.DataFrame(position.history)
+        history = pd.DataFrame(position.history)
+        return history.assign(kept=(history["epoch"] == position.best_epoch).astype(int))
 
     def close(self) -> None:
         """Forget the checkpoints, once the captioner is saved elsewhere."""
@@ -244,11 +248,8 @@ class Training:
         position = self._position
         measured = self._measured(time.monotonic() - began)
         reported, num_reported = distributed.add([position.reported_sum, position.num_reported])
-        row = {
-            "epoch": position.epoch + 1,
-            "phase": position.phase + 1,
-            "train_loss": reported / num_reported,
-        }
+        row: dict[str, float] = {"epoch": position.epoch + 1, "phase": position.phase + 1}
+        row |= phase.settings.objective.scores(reported / num_reported)
         with phase.averaged():
             validation = validator(self.captioner, phase.reader(self._val))
             row |= phase.learning_rates() | validation.scores
@@ -268,8 +269,9 @@ class Training:
         report(position.epoch, _curves(position.history[-1]) | measured, captions)
         if distributed.is_first():
             say(
-                f"epoch {row['epoch']}: train loss {row['train_loss']:.3f}, val loss {row['val_loss']:.3f}, "
-                f"val {self._settings.validation.select} {score:.4f}"
+                f"epoch {row['epoch']}: "
+                + ", ".join(f"{name.replace('_', ' ')} {row[name]:.3f}" for name in SAID if name in row)
+                + f", val {self._settings.validation.select} {score:.4f}"
             )
 
     def _has_ended(self, settings: PhaseSettings) -> bool:
@@ -280,7 +282,8 @@ class Training:
         waited = position.epoch - max(position.best_epoch, last_of_others)
         last = position.history[-1]
         is_stalled = settings.patience is not None and waited >= settings.patience
-        is_overfit = settings.max_gap is not None and last["val_loss"] - last["train_loss"] > settings.max_gap
+        gap = last["val_loss"] - last.get("train_loss", math.inf)
+        is_overfit = settings.max_gap is not None and gap > settings.max_gap
         return is_stalled or is_overfit or self._is_out_of_time()
 
     def _is_out_of_time(self) -> bool:

@@ -31,7 +31,7 @@ class Loss:
     counts: tuple[float, ...]
     """Of what each term adds up."""
     reported: torch.Tensor
-    """Sum of what the training's curve shows: the cross-entropy without smoothing, or minus the reward."""
+    """Sum of what the training's curve shows: the cross-entropy without smoothing, or the reward."""
     num_reported: float
 
 
@@ -73,6 +73,11 @@ class CrossEntropy(Settings):
             tokens_NT = batch.tokens_NT.clone()
             tokens_NT[words.row_W[is_read_W], words.step_W[is_read_W] + 1] = drawn_W[is_read_W]
         return replace(batch, tokens_NT=tokens_NT)
+
+    @staticmethod
+    def scores(reported: float) -> dict[str, float]:
+        """Return the score of an epoch whose mean `Loss.reported` is given."""
+        return {"train_loss": reported}
 
     def loss(self, captioner: Captioner, batch: Batch) -> Loss:
         """Return the cross-entropy a word, and the attention penalty a caption and cell."""
@@ -148,6 +153,11 @@ class SelfCritical(Settings):
             reward=float(rewards_BK.mean()),
         )
 
+    @staticmethod
+    def scores(reported: float) -> dict[str, float]:
+        """Return the score of an epoch whose mean `Loss.reported` is given."""
+        return {"train_reward": reported}
+
     def loss(self, captioner: Captioner, batch: Batch) -> Loss:
         """Return minus the log-likelihood of the captions drawn, each times its advantage, a word."""
         assert batch.advantages_N is not None, "prepare has run"
@@ -157,7 +167,7 @@ class SelfCritical(Settings):
         advantages_W = batch.advantages_N.to(log_likelihood_W.device)[words.row_W]
         num_images = float(len(batch.image_ids)) * batch.weight
         total = -(advantages_W * log_likelihood_W).sum() * batch.weight
-        reported = torch.full((), -batch.reward * num_images, device=total.device)
+        reported = torch.full((), batch.reward * num_images, device=total.device)
         return Loss((total,), (float(len(words.targets_W)) * batch.weight,), reported, num_images)
 
 

@@ -68,7 +68,7 @@ class Step(Settings):
 
 
 class Exponential(Settings):
-    """Multiplied at every batch, so that `decay` is reached after `epochs` (im2txt: 0.5 every 8 epochs)."""
+    """Multiplied at every batch, so that `decay` is reached after `epochs`."""
 
     name: Literal["exponential"]
     epochs: float = Field(gt=0)
