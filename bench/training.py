@@ -22,6 +22,7 @@ from torchvision.models import resnet101
 
 from bench.comparison import Comparison, alternately
 from bench.photographs import settings, shared, write_tables
+from bench.random_weights import calibrate
 from captioning import params
 from captioning.captioner import Captioner
 from captioning.examples import Examples
@@ -113,6 +114,7 @@ def _tutorial(examples: Examples) -> Callable[[], float]:
         nn.Sequential(*list(network.children())[:-2], nn.AdaptiveAvgPool2d(14)).requires_grad_(False).eval()
     )
     decoder = _TutorialDecoder()
+    calibrate(encoder, torch.from_numpy(examples.images(range(16))).float() / 255)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=4e-4)
     pairs = itertools.cycle(range(5 * len(examples)))
 
@@ -180,6 +182,7 @@ def epoch_vs_tutorial() -> Comparison:
     """Measure an epoch with cached features against the tutorial's way of training the same model."""
     with _examples() as examples, tempfile.TemporaryDirectory(dir=work("bench")) as name:
         phase = _phase(examples, Path(name))
+        calibrate(phase.captioner.encoder, torch.from_numpy(examples.images(range(16))))
         began = time.perf_counter()
         cached_features(phase.captioner.encoder, examples, Path(name), phase.captioner.device)
         seconds_an_image = (time.perf_counter() - began) / len(examples)

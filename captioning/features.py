@@ -77,7 +77,13 @@ def _compute(
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 torch.manual_seed(view * 1_000_003 + start)
                 images = change(images)
-        features[start : positions.stop] = encoder(images).to(torch.float16).cpu().numpy()
+        stored = encoder(images).to(torch.float16)
+        if not bool(torch.isfinite(stored).all()):
+            raise ValueError(
+                f"features of images {positions.start} to {positions.stop - 1} of {examples.split} are not finite in "
+                "float16: the encoder's weights do not fit it, or name an earlier train.encoder.layer"
+            )
+        features[start : positions.stop] = stored.cpu().numpy()
     features.flush()
 
 

@@ -339,3 +339,13 @@ def test_a_score_that_is_not_measured_cannot_select(tiny_examples: Path, tmp_pat
         ValueError, match=r"select: 'cider' is not among the scores of val \(bleu_1, .*add its"
     ):
         _training(tiny_examples, tmp_path, validation=validation).run()
+
+
+def test_features_beyond_the_range_of_float16_are_refused(tiny_examples: Path, tmp_path: Path):
+    training = _training(tiny_examples, tmp_path)
+    with torch.no_grad():
+        for parameter in training.captioner.encoder.parameters():
+            parameter.mul_(100)
+    with pytest.raises(ValueError, match=r"features of images 0 to 31 of train are not finite in float16"):
+        training.run()
+    assert not list((tmp_path / "features").glob("train-*"))
