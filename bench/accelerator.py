@@ -2,9 +2,9 @@
 
     python -m bench.accelerator [--images 2048] [--steps 60] [--model resnet101 ...]
 
-Random pixels, captions of COCO's lengths, five an image, a vocabulary of 10,000. Measured are feature extraction and the
-steps of cross-entropy and of self-critical training with cached features, through the classes that training uses, and
-the share of the time in which a step waits for its batch. The last column is their sum for 113,287 images: features
+Random pixels, captions of COCO's lengths, five an image, a vocabulary of 10,000. Measured are feature extraction and
+the steps of cross-entropy and of self-critical training with cached features, through the classes that training uses,
+and the share of the time in which a step waits for its batch. The last column is their sum for 113,287 images: features
 once, 10 epochs of cross-entropy, 9 of self-critical training. Needs neither photographs nor mlflow, dvc, prefect or
 great_expectations.
 """

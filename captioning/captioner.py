@@ -46,9 +46,7 @@ class Captioner(nn.Module):
             encoder, height=transform.height, width=transform.width, state=encoder_state
         )
         self.decoder = lookup.find("decoders", decoder.name).Decoder(
-            feature_dim=self.encoder.feature_dim,
-            vocabulary_size=len(vocabulary),
-            **decoder.model_dump(exclude={"name"}),
+            decoder, feature_dim=self.encoder.feature_dim, vocabulary_size=len(vocabulary)
         )
 
     @property

@@ -1,4 +1,4 @@
-"""The network of Xu et al., Show, Attend and Tell (2015), with its gate and deep output; soft and hard attention share it.
+"""The network of Xu et al., Show, Attend and Tell (2015), with gate and deep output; soft and hard attention share it.
 
 Equation numbers are the paper's. All that does not depend on the previous word is taken out of the loop: the
 attention's keys are computed once per image, the words' share of the LSTM's input and the output layer once per batch.
@@ -34,41 +34,30 @@ class Settings(PartSettings):
 class ShowAttendAndTell(RecurrentDecoder):
     """Reads one word at a time and looks at the grid before it says the next; `look` says how."""
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        vocabulary_size: int,
-        feature_width: int,
-        embedding_width: int,
-        attention_width: int,
-        hidden_width: int,
-        dropout: float,
-        tied_embeddings: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(settings.dropout)
         self.project = nn.Sequential(
-            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, feature_width), nn.ReLU()
+            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, settings.feature_width), nn.ReLU()
         )
         self.words = Words(
             vocabulary_size=vocabulary_size,
-            embedding_width=embedding_width,
-            output_width=embedding_width,
-            tied=tied_embeddings,
+            embedding_width=settings.embedding_width,
+            output_width=settings.embedding_width,
+            tied=settings.tied_embeddings,
         )
-        self.start_hidden = nn.Linear(feature_width, hidden_width)
-        self.start_cell = nn.Linear(feature_width, hidden_width)
-        self.key = nn.Linear(feature_width, attention_width)
-        self.energy = nn.Linear(attention_width, 1, bias=False)
+        self.start_hidden = nn.Linear(settings.feature_width, settings.hidden_width)
+        self.start_cell = nn.Linear(settings.feature_width, settings.hidden_width)
+        self.key = nn.Linear(settings.feature_width, settings.attention_width)
+        self.energy = nn.Linear(settings.attention_width, 1, bias=False)
         # What depends on the hidden state: the attention's query, the gate, the LSTM's recurrent input.
-        self.widths = (attention_width, feature_width, 4 * hidden_width)
-        self.from_hidden = nn.Linear(hidden_width, sum(self.widths))
-        self.from_word = nn.Linear(embedding_width, 4 * hidden_width, bias=False)
-        self.from_context = nn.Linear(feature_width, 4 * hidden_width, bias=False)
-        self.hidden_output = nn.Linear(hidden_width, embedding_width)
-        self.context_output = nn.Linear(feature_width, embedding_width, bias=False)
-        open_forget_gate(self.from_hidden.bias[-4 * hidden_width :], "lstm")
+        self.widths = (settings.attention_width, settings.feature_width, 4 * settings.hidden_width)
+        self.from_hidden = nn.Linear(settings.hidden_width, sum(self.widths))
+        self.from_word = nn.Linear(settings.embedding_width, 4 * settings.hidden_width, bias=False)
+        self.from_context = nn.Linear(settings.feature_width, 4 * settings.hidden_width, bias=False)
+        self.hidden_output = nn.Linear(settings.hidden_width, settings.embedding_width)
+        self.context_output = nn.Linear(settings.feature_width, settings.embedding_width, bias=False)
+        open_forget_gate(self.from_hidden.bias[-4 * settings.hidden_width :], "lstm")
 
     @abstractmethod
     def look(

@@ -121,9 +121,7 @@ def decoder(request: pytest.FixtureRequest) -> Any:
         {"name": name, **SETTINGS[name], **OTHER_CHOICES.get(request.param, {})}
     )
     torch.manual_seed(0)
-    built = module.Decoder(
-        feature_dim=7, vocabulary_size=len(VOCABULARY), **settings.model_dump(exclude={"name"})
-    )
+    built = module.Decoder(settings, feature_dim=7, vocabulary_size=len(VOCABULARY))
     return built.eval()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from captioning.decoders.soft_attention import Decoder
+from captioning.decoders.soft_attention import Decoder, Settings
 from captioning.generation import beam_search
 from captioning.vocabulary import BOS, EOS, MARKERS, UNK, Vocabulary
 
@@ -17,9 +17,8 @@ ALLOWED = (EOS, 4, 5, 6)
 
 def _decoder(seed: int, vocabulary: Vocabulary = VOCABULARY) -> Decoder:
     torch.manual_seed(seed)
-    decoder = Decoder(
-        feature_dim=5,
-        vocabulary_size=len(vocabulary),
+    settings = Settings(
+        name="soft_attention",
         feature_width=8,
         embedding_width=8,
         attention_width=8,
@@ -27,6 +26,7 @@ def _decoder(seed: int, vocabulary: Vocabulary = VOCABULARY) -> Decoder:
         dropout=0.0,
         tied_embeddings=False,
     )
+    decoder = Decoder(settings, feature_dim=5, vocabulary_size=len(vocabulary))
     with torch.no_grad():  # far from uniform, so that searches can go wrong
         decoder.words.output_weight.mul_(12)
         decoder.words.embedding.weight.mul_(10)

@@ -14,7 +14,16 @@ from captioning.vocabulary import BOS
 KINDS = ["rnn", "gru", "lstm"]
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 LAYERS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-WIDTHS = {"feature_dim": 7, "vocabulary_size": 13, "dropout": 0.0, "tied_embeddings": False}
+WIDTHS = {"embedding_width": 3, "hidden_width": 4, "dropout": 0.0, "tied_embeddings": False}
+
+
+def _decoder(module: Any, **choices: Any) -> Any:
+    """Return a small decoder of one of the modules."""
+    name = module.__name__.rpartition(".")[2]
+    settings = module.Settings.model_validate({"name": name, **WIDTHS, **choices})
+    return module.Decoder(settings, feature_dim=7, vocabulary_size=13)
+
+
 IMAGE_OF_ROW = [0, 0, 1, 1]
 TOKENS_NT = torch.tensor([[BOS, 5, 6], [BOS, 7, 4], [BOS, 9, 9], [BOS, 12, 5]])
 
@@ -125,15 +134,7 @@ def test_recurrent_layers_keep_float32_under_bfloat16(kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_and_tell_reads_the_image_as_the_first_word(kind: str):
     torch.manual_seed(0)
-    decoder = show_and_tell.Decoder(
-        **WIDTHS,
-        cell=kind,
-        depth=1,
-        image="first_input",
-        batch_norm=False,
-        embedding_width=3,
-        hidden_width=4,
-    )
+    decoder = _decoder(show_and_tell, cell=kind, depth=1, image="first_input", batch_norm=False)
     image_NE = decoder.project(_features().mean(dim=1))[IMAGE_OF_ROW]
     read_NTE = torch.cat([image_NE.unsqueeze(1), decoder.words.embedding(TOKENS_NT)], dim=1)
     plain = LAYERS[kind](3, 4, batch_first=True)
@@ -145,15 +146,7 @@ def test_show_and_tell_reads_the_image_as_the_first_word(kind: str):
 
 def test_show_and_tell_makes_the_image_the_first_state_of_all_layers():
     torch.manual_seed(0)
-    decoder = show_and_tell.Decoder(
-        **WIDTHS,
-        cell="lstm",
-        depth=2,
-        image="first_state",
-        batch_norm=False,
-        embedding_width=3,
-        hidden_width=4,
-    )
+    decoder = _decoder(show_and_tell, cell="lstm", depth=2, image="first_state", batch_norm=False)
     image_BE = decoder.project(_features().mean(dim=1))
     state = decoder.start(decoder.prepare(_features()), len(TOKENS_NT))
     torch.testing.assert_close(state["hidden"].flatten(1), torch.tanh(image_BE[IMAGE_OF_ROW, :8]))
@@ -172,7 +165,7 @@ def test_batch_norm_takes_a_batch_of_one_image_and_does_not_learn_from_it():
 
 def test_merge_reads_words_without_the_image_and_adds_it_afterwards():
     torch.manual_seed(0)
-    decoder = merge.Decoder(**WIDTHS, cell="gru", embedding_width=3, hidden_width=4)
+    decoder = _decoder(merge, cell="gru")
     memory = decoder.prepare(_features())
     image_NH = torch.relu(decoder.project[0](_features().mean(dim=1)))[IMAGE_OF_ROW]
     plain = nn.GRU(3, 4, batch_first=True)
@@ -187,9 +180,7 @@ def test_merge_reads_words_without_the_image_and_adds_it_afterwards():
 
 def test_bahdanau_equals_its_formulas():
     torch.manual_seed(0)
-    decoder = bahdanau.Decoder(
-        **WIDTHS, cell="gru", feature_width=6, attention_width=5, embedding_width=3, hidden_width=4
-    )
+    decoder = _decoder(bahdanau, cell="gru", feature_width=6, attention_width=5)
     outputs, attentions = _attended_steps(decoder)
     cell = nn.GRUCell(6 + 3, 4)
     with torch.no_grad():
@@ -216,15 +207,7 @@ def test_bahdanau_equals_its_formulas():
 def test_luong_equals_its_formulas(score: str):
     torch.manual_seed(0)
     width = 4 if score == "dot" else 6
-    decoder = luong.Decoder(
-        **WIDTHS,
-        cell="gru",
-        score=score,
-        input_feeding=True,
-        feature_width=width,
-        embedding_width=3,
-        hidden_width=4,
-    )
+    decoder = _decoder(luong, cell="gru", score=score, input_feeding=True, feature_width=width)
     outputs, attentions = _attended_steps(decoder)
     cell = nn.GRUCell(3 + 3, 4)
     with torch.no_grad():
@@ -276,7 +259,7 @@ def test_luong_refuses_to_multiply_unequal_widths():
 
 def test_adaptive_attention_equals_its_formulas():
     torch.manual_seed(0)
-    decoder = adaptive_attention.Decoder(**WIDTHS, embedding_width=3, attention_width=5, hidden_width=4)
+    decoder = _decoder(adaptive_attention, attention_width=5)
     outputs, attentions = _attended_steps(decoder)
     cell = nn.LSTMCell(3 + 3, 4)
     x_weight_G = torch.cat([decoder.from_word.weight, decoder.from_whole.weight], dim=1)

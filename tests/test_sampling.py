@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captioning.batches import collate
-from captioning.decoders.soft_attention import Decoder
+from captioning.decoders.soft_attention import Decoder, Settings
 from captioning.generation import NEVER_GENERATED
 from captioning.sampling import Samples, allowed_log_probabilities, sample
 from captioning.vocabulary import BOS, EOS, UNK
@@ -17,9 +17,8 @@ WORDS = (4, 5, 6)
 
 def _decoder(seed: int = 0) -> Decoder:
     torch.manual_seed(seed)
-    decoder = Decoder(
-        feature_dim=5,
-        vocabulary_size=4 + len(WORDS),
+    settings = Settings(
+        name="soft_attention",
         feature_width=8,
         embedding_width=8,
         attention_width=8,
@@ -27,6 +26,7 @@ def _decoder(seed: int = 0) -> Decoder:
         dropout=0.0,
         tied_embeddings=False,
     )
+    decoder = Decoder(settings, feature_dim=5, vocabulary_size=4 + len(WORDS))
     with torch.no_grad():  # far from uniform
         decoder.words.output_weight.mul_(3)
         decoder.words.embedding.weight.mul_(10)

@@ -2,7 +2,7 @@
 
 Each module has `class Settings(params.Settings)` and `class Decoder(nn.Module)`:
 
-- `Decoder(feature_dim=D, vocabulary_size=V, <keys of Settings except name>)`, keyword-only;
+- `Decoder(settings, feature_dim=D, vocabulary_size=V)`;
 - `words: captioning.words.Words`: the embeddings, and the scores of the next word;
 - `prepare(features_BLD) -> Memory`: everything that is constant per image, computed once;
 - `forward(memory, tokens_NT, lengths_N) -> captioning.recurrence.Forced`: teacher forcing. `tokens_NT` begin with

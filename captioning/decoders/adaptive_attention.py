@@ -33,38 +33,28 @@ class Settings(PartSettings):
 class Decoder(RecurrentDecoder):
     """Reads the word, then looks at the grid or away from it."""
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        vocabulary_size: int,
-        embedding_width: int,
-        attention_width: int,
-        hidden_width: int,
-        dropout: float,
-        tied_embeddings: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(settings.dropout)
         self.normalise = nn.LayerNorm(feature_dim)
-        self.project = nn.Sequential(nn.Linear(feature_dim, hidden_width), nn.ReLU())
-        self.project_whole = nn.Sequential(nn.Linear(feature_dim, embedding_width), nn.ReLU())
+        self.project = nn.Sequential(nn.Linear(feature_dim, settings.hidden_width), nn.ReLU())
+        self.project_whole = nn.Sequential(nn.Linear(feature_dim, settings.embedding_width), nn.ReLU())
         self.words = Words(
             vocabulary_size=vocabulary_size,
-            embedding_width=embedding_width,
-            output_width=hidden_width,
-            tied=tied_embeddings,
+            embedding_width=settings.embedding_width,
+            output_width=settings.hidden_width,
+            tied=settings.tied_embeddings,
         )
-        self.key = nn.Linear(hidden_width, attention_width, bias=False)
-        self.sentinel_key = nn.Linear(hidden_width, attention_width, bias=False)
-        self.query = nn.Linear(hidden_width, attention_width)
-        self.energy = nn.Linear(attention_width, 1, bias=False)
+        self.key = nn.Linear(settings.hidden_width, settings.attention_width, bias=False)
+        self.sentinel_key = nn.Linear(settings.hidden_width, settings.attention_width, bias=False)
+        self.query = nn.Linear(settings.hidden_width, settings.attention_width)
+        self.energy = nn.Linear(settings.attention_width, 1, bias=False)
         # The LSTM's gates and the sentinel's have the same inputs.
-        self.widths = (4 * hidden_width, hidden_width)
-        self.from_hidden = nn.Linear(hidden_width, sum(self.widths))
-        self.from_word = nn.Linear(embedding_width, sum(self.widths), bias=False)
-        self.from_whole = nn.Linear(embedding_width, sum(self.widths), bias=False)
-        open_forget_gate(self.from_hidden.bias[: 4 * hidden_width], "lstm")
+        self.widths = (4 * settings.hidden_width, settings.hidden_width)
+        self.from_hidden = nn.Linear(settings.hidden_width, sum(self.widths))
+        self.from_word = nn.Linear(settings.embedding_width, sum(self.widths), bias=False)
+        self.from_whole = nn.Linear(settings.embedding_width, sum(self.widths), bias=False)
+        open_forget_gate(self.from_hidden.bias[: 4 * settings.hidden_width], "lstm")
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return what is constant per image: projected features, attention keys, the whole's share of the gates."""

@@ -45,41 +45,29 @@ class Settings(PartSettings):
 class Decoder(RecurrentDecoder):
     """Looks at the grid, then reads the word."""
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        vocabulary_size: int,
-        cell: str,
-        feature_width: int,
-        attention_width: int,
-        embedding_width: int,
-        hidden_width: int,
-        dropout: float,
-        tied_embeddings: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.cell, self.hidden_width = cell, hidden_width
-        self.dropout = nn.Dropout(dropout)
+        self.cell, self.hidden_width = settings.cell, settings.hidden_width
+        self.dropout = nn.Dropout(settings.dropout)
         self.project = nn.Sequential(
-            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, feature_width), nn.ReLU()
+            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, settings.feature_width), nn.ReLU()
         )
         self.words = Words(
             vocabulary_size=vocabulary_size,
-            embedding_width=embedding_width,
-            output_width=embedding_width,
-            tied=tied_embeddings,
+            embedding_width=settings.embedding_width,
+            output_width=settings.embedding_width,
+            tied=settings.tied_embeddings,
         )
-        self.key = nn.Linear(feature_width, attention_width, bias=False)
-        self.energy = nn.Linear(attention_width, 1, bias=False)
-        gates_width = NUM_GATES[cell] * hidden_width
+        self.key = nn.Linear(settings.feature_width, settings.attention_width, bias=False)
+        self.energy = nn.Linear(settings.attention_width, 1, bias=False)
+        gates_width = NUM_GATES[settings.cell] * settings.hidden_width
         # What depends on the hidden state: the attention's query and the cell's recurrent input.
-        self.widths = (attention_width, gates_width)
-        self.from_hidden = nn.Linear(hidden_width, sum(self.widths))
-        self.from_word = nn.Linear(embedding_width, gates_width)
-        self.from_context = nn.Linear(feature_width, gates_width, bias=False)
-        self.hidden_output = nn.Linear(hidden_width, embedding_width)
-        open_forget_gate(self.from_hidden.bias[-gates_width:], cell)
+        self.widths = (settings.attention_width, gates_width)
+        self.from_hidden = nn.Linear(settings.hidden_width, sum(self.widths))
+        self.from_word = nn.Linear(settings.embedding_width, gates_width)
+        self.from_context = nn.Linear(settings.feature_width, gates_width, bias=False)
+        self.hidden_output = nn.Linear(settings.hidden_width, settings.embedding_width)
+        open_forget_gate(self.from_hidden.bias[-gates_width:], settings.cell)
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return what is constant per image: projected features and attention keys."""

@@ -7,7 +7,6 @@ In evaluation mode nothing is drawn: the context is the expected one (13), as in
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -36,9 +35,9 @@ class Decoder(show_attend_and_tell.ShowAttendAndTell):
     baseline: torch.Tensor
     """Moving average of the log-likelihood of a word."""
 
-    def __init__(self, *, lambda_r: float, lambda_e: float, **network: Any) -> None:
-        super().__init__(**network)
-        self.lambda_r, self.lambda_e = lambda_r, lambda_e
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
+        super().__init__(settings, feature_dim=feature_dim, vocabulary_size=vocabulary_size)
+        self.lambda_r, self.lambda_e = settings.lambda_r, settings.lambda_e
         self.register_buffer("baseline", torch.zeros(()))
 
     def start(self, memory: Memory, num_rows: int) -> State:

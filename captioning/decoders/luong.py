@@ -59,44 +59,43 @@ class Settings(PartSettings):
 class Decoder(RecurrentDecoder):
     """Reads the word, then looks at the grid."""
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        vocabulary_size: int,
-        cell: str,
-        score: str,
-        input_feeding: bool,
-        feature_width: int,
-        embedding_width: int,
-        hidden_width: int,
-        dropout: float,
-        tied_embeddings: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.cell = cell
-        self.dropout = nn.Dropout(dropout)
+        self.cell = settings.cell
+        self.dropout = nn.Dropout(settings.dropout)
         self.project = nn.Sequential(
-            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, feature_width), nn.ReLU()
+            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, settings.feature_width), nn.ReLU()
         )
         self.words = Words(
             vocabulary_size=vocabulary_size,
-            embedding_width=embedding_width,
-            output_width=embedding_width,
-            tied=tied_embeddings,
+            embedding_width=settings.embedding_width,
+            output_width=settings.embedding_width,
+            tied=settings.tied_embeddings,
         )
-        self.start_hidden = nn.Linear(feature_width, hidden_width)
-        self.start_cell = nn.Linear(feature_width, hidden_width) if cell == "lstm" else None
-        self.key = nn.Identity() if score == "dot" else nn.Linear(feature_width, hidden_width, bias=False)
-        self.query = nn.Linear(hidden_width, hidden_width) if score == "concat" else nn.Identity()
-        self.energy = nn.Linear(hidden_width, 1, bias=False) if score == "concat" else None
-        gates_width = NUM_GATES[cell] * hidden_width
-        self.from_hidden = nn.Linear(hidden_width, gates_width)
-        self.from_word = nn.Linear(embedding_width, gates_width)
-        self.from_attended = nn.Linear(embedding_width, gates_width, bias=False) if input_feeding else None
-        self.hidden_output = nn.Linear(hidden_width, embedding_width)
-        self.context_output = nn.Linear(feature_width, embedding_width, bias=False)
-        open_forget_gate(self.from_hidden.bias, cell)
+        self.start_hidden = nn.Linear(settings.feature_width, settings.hidden_width)
+        self.start_cell = (
+            nn.Linear(settings.feature_width, settings.hidden_width) if settings.cell == "lstm" else None
+        )
+        self.key = (
+            nn.Identity()
+            if settings.score == "dot"
+            else nn.Linear(settings.feature_width, settings.hidden_width, bias=False)
+        )
+        self.query = (
+            nn.Linear(settings.hidden_width, settings.hidden_width)
+            if settings.score == "concat"
+            else nn.Identity()
+        )
+        self.energy = nn.Linear(settings.hidden_width, 1, bias=False) if settings.score == "concat" else None
+        gates_width = NUM_GATES[settings.cell] * settings.hidden_width
+        self.from_hidden = nn.Linear(settings.hidden_width, gates_width)
+        self.from_word = nn.Linear(settings.embedding_width, gates_width)
+        self.from_attended = (
+            nn.Linear(settings.embedding_width, gates_width, bias=False) if settings.input_feeding else None
+        )
+        self.hidden_output = nn.Linear(settings.hidden_width, settings.embedding_width)
+        self.context_output = nn.Linear(settings.feature_width, settings.embedding_width, bias=False)
+        open_forget_gate(self.from_hidden.bias, settings.cell)
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return what is constant per image: projected features, attention keys, and the first state."""

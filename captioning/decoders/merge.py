@@ -33,30 +33,24 @@ class Settings(PartSettings):
 class Decoder(nn.Module):
     """Adds what was read to what is seen."""
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        vocabulary_size: int,
-        cell: str,
-        embedding_width: int,
-        hidden_width: int,
-        dropout: float,
-        tied_embeddings: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(settings.dropout)
         self.words = Words(
             vocabulary_size=vocabulary_size,
-            embedding_width=embedding_width,
-            output_width=hidden_width,
-            tied=tied_embeddings,
+            embedding_width=settings.embedding_width,
+            output_width=settings.hidden_width,
+            tied=settings.tied_embeddings,
         )
         self.layers = RecurrentLayers(
-            cell, input_width=embedding_width, hidden_width=hidden_width, depth=1, dropout=0.0
+            settings.cell,
+            input_width=settings.embedding_width,
+            hidden_width=settings.hidden_width,
+            depth=1,
+            dropout=0.0,
         )
-        self.project = nn.Sequential(nn.Linear(feature_dim, hidden_width), nn.ReLU())
-        self.merge = nn.Sequential(nn.Linear(hidden_width, hidden_width), nn.ReLU())
+        self.project = nn.Sequential(nn.Linear(feature_dim, settings.hidden_width), nn.ReLU())
+        self.merge = nn.Sequential(nn.Linear(settings.hidden_width, settings.hidden_width), nn.ReLU())
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return the dense image vector, B x H."""

@@ -39,35 +39,30 @@ class Settings(PartSettings):
 class Decoder(nn.Module):
     """Reads the image, then the words; it never looks at the image again."""
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        vocabulary_size: int,
-        cell: str,
-        depth: int,
-        image: str,
-        batch_norm: bool,
-        embedding_width: int,
-        hidden_width: int,
-        dropout: float,
-        tied_embeddings: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(settings.dropout)
         self.words = Words(
             vocabulary_size=vocabulary_size,
-            embedding_width=embedding_width,
-            output_width=hidden_width,
-            tied=tied_embeddings,
+            embedding_width=settings.embedding_width,
+            output_width=settings.hidden_width,
+            tied=settings.tied_embeddings,
         )
         self.layers = RecurrentLayers(
-            cell, input_width=embedding_width, hidden_width=hidden_width, depth=depth, dropout=dropout
+            settings.cell,
+            input_width=settings.embedding_width,
+            hidden_width=settings.hidden_width,
+            depth=settings.depth,
+            dropout=settings.dropout,
         )
-        self.is_image_read = image == "first_input"
-        width = embedding_width if self.is_image_read else len(self.layers.names) * depth * hidden_width
-        self.project = nn.Linear(feature_dim, width, bias=not batch_norm)
-        self.normalise = ImageNorm(width) if batch_norm else nn.Identity()
+        self.is_image_read = settings.image == "first_input"
+        width = (
+            settings.embedding_width
+            if self.is_image_read
+            else len(self.layers.names) * settings.depth * settings.hidden_width
+        )
+        self.project = nn.Linear(feature_dim, width, bias=not settings.batch_norm)
+        self.normalise = ImageNorm(width) if settings.batch_norm else nn.Identity()
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return the state in which `<bos>` is read: `hidden` and for an LSTM `cell`, B x depth x H."""

@@ -51,7 +51,9 @@ class Settings(PartSettings):
         return num_heads
 
 
-def sinusoids(num_positions: int, width: int, *, first: int = 0, device: torch.device | None = None) -> torch.Tensor:
+def sinusoids(
+    num_positions: int, width: int, *, first: int = 0, device: torch.device | None = None
+) -> torch.Tensor:
     """Return a vector for each position from `first` on, `num_positions` x `width` (section 3.5); there is no last one."""
     position = torch.arange(first, first + num_positions, device=device).unsqueeze(1)
     frequency = 10_000 ** (-torch.arange(0, width, 2, device=device) / width)
@@ -193,39 +195,30 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Reads all words so far and the whole grid, layer after layer, before it says the next."""
 
-    def __init__(
-        self,
-        *,
-        feature_dim: int,
-        vocabulary_size: int,
-        width: int,
-        num_heads: int,
-        encoder_depth: int,
-        decoder_depth: int,
-        feedforward_width: int,
-        dropout: float,
-        tied_embeddings: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.project = nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, width))
-        sizes = (width, num_heads, feedforward_width, dropout)
-        self.encoder_layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(encoder_depth))
-        self.encoder_norm = nn.LayerNorm(width)
-        self.decoder_layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(decoder_depth))
-        self.decoder_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.project = nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, settings.width))
+        sizes = (settings.width, settings.num_heads, settings.feedforward_width, settings.dropout)
+        self.encoder_layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(settings.encoder_depth))
+        self.encoder_norm = nn.LayerNorm(settings.width)
+        self.decoder_layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(settings.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(settings.width)
         # The last layer's output is in good part the word just read. Scored with that word's own embedding it would
         # say the word again, by sqrt(width) at the start, so that tied embeddings have a layer between.
-        self.output = nn.Linear(width, width) if tied_embeddings else nn.Identity()
+        self.output = nn.Linear(settings.width, settings.width) if settings.tied_embeddings else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         self.words = Words(
-            vocabulary_size=vocabulary_size, embedding_width=width, output_width=width, tied=tied_embeddings
+            vocabulary_size=vocabulary_size,
+            embedding_width=settings.width,
+            output_width=settings.width,
+            tied=settings.tied_embeddings,
         )
         # Read times sqrt(width) (section 3.4), an embedding's values have a variance of 1.
-        nn.init.normal_(self.words.embedding.weight, std=width**-0.5)
+        nn.init.normal_(self.words.embedding.weight, std=settings.width**-0.5)
 
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
         """Return the encoded cells' keys and values for each of the decoder's layers, `cells_<depth>`."""
@@ -235,9 +228,7 @@ class Decoder(nn.Module):
             cells_BLE = layer(cells_BLE)
         cells_BLE = self.encoder_norm(cells_BLE)
         attentions = [layer.cells_attention for layer in self.decoder_layers]
-        return {
-            f"cells_{depth}": own.split(own.key_value(cells_BLE)) for depth, own in enumerate(attentions)
-        }
+        return {f"cells_{depth}": own.split(own.key_value(cells_BLE)) for depth, own in enumerate(attentions)}
 
     def start(self, memory: Memory, num_rows: int) -> State:
         """Return empty pasts: `past_<depth>` are a layer's keys and values of the words read, N x 2 x T x E."""
