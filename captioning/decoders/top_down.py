@@ -1,4 +1,4 @@
-"""Two LSTMs, one that looks and one that speaks: the captioner of Anderson et al., Bottom-Up and Top-Down Attention (2018).
+"""Two LSTMs, one that looks and one that speaks: Anderson et al., Bottom-Up and Top-Down Attention (2018).
 
 Equation numbers are those of the paper's section 3.2. Where it attends to the regions of an object detector, this one
 attends to the cells of the encoder's grid. All that does not depend on the previous word is taken out of the loop.
@@ -50,7 +50,7 @@ class Decoder(RecurrentDecoder):
         self.from_word = nn.Linear(settings.embedding_width, num_gates, bias=False)
         self.from_mean = nn.Linear(settings.feature_width, num_gates, bias=False)
         self.from_attention_before = nn.Linear(settings.hidden_width, num_gates, bias=False)
-        # Of the language LSTM's state before: the attention LSTM's input, and its own recurrent input; with their biases.
+        # Of the language LSTM's state before: the attention LSTM's input, and its own recurrent input; biases of both.
         self.from_language_before = nn.Linear(settings.hidden_width, 2 * num_gates)
         # Of the attention LSTM's new state: the attention's query (W_ha), and the language LSTM's input.
         self.widths = (settings.attention_width, num_gates)

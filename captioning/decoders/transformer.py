@@ -1,18 +1,20 @@
-"""Transformer: Vaswani et al., Attention Is All You Need (2017), on grid features (the baseline of Cornia et al., 2020).
+"""Transformer: Vaswani et al., Attention Is All You Need (2017), on grid features, as in Cornia et al. (2020).
 
-Layers normalise what they read, not what they add to (pre-norm; Xiong et al., 2020), which trains at any depth without
-care. The attention over the cells has its keys and values computed once per image, and all captions of an image ask in
-one query, so that nothing of an image is copied; all that concerns single words is computed for words, not for padding.
+Section numbers are those of Vaswani et al. Layers normalise what they read, not what they add to (pre-norm; Xiong et
+al., 2020), so that deep ones train too. The keys and values of the cells are computed once per image, and all captions
+of an image ask in one query, so that nothing of an image is copied; what concerns single words is computed for words,
+not for padding.
 
-The decoder is told neither rows nor columns of the grid, and a learned vector per cell would tie it to one number of
-cells: cells are numbered in the grid's order, and the number's sinusoids are added to them as a word's are to the word.
-All pictures of a model have one grid, so a number always means the same place.
+A decoder is told neither rows nor columns of the grid, and a learned vector for each cell would tie it to one number of
+cells. Cells are numbered in reading order instead, and the number's sinusoids are added, as those of its position are
+to a word. All pictures of a model have one grid, so a number always means the same place.
 
-Teacher forcing returns no attention weights: they would cost the attention's memory again, which the fused kernel saves.
-The doubly stochastic penalty therefore has nothing to act on.
+Teacher forcing returns no attention weights, which the fused kernel never writes down: the doubly stochastic penalty
+has nothing to act on. In search, with one query a row, they are those of the last layer, the mean over its heads.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -54,7 +56,7 @@ class Settings(PartSettings):
 def sinusoids(
     num_positions: int, width: int, *, first: int = 0, device: torch.device | None = None
 ) -> torch.Tensor:
-    """Return a vector for each position from `first` on, `num_positions` x `width` (section 3.5); there is no last one."""
+    """Return the vectors of positions from `first` on, `num_positions` x `width` (section 3.5); none is the last."""
     position = torch.arange(first, first + num_positions, device=device).unsqueeze(1)
     frequency = 10_000 ** (-torch.arange(0, width, 2, device=device) / width)
     angle = position * frequency
@@ -227,7 +229,7 @@ class Decoder(nn.Module):
         for layer in self.encoder_layers:
             cells_BLE = layer(cells_BLE)
         cells_BLE = self.encoder_norm(cells_BLE)
-        attentions = [layer.cells_attention for layer in self.decoder_layers]
+        attentions: list[Any] = [layer.cells_attention for layer in self.decoder_layers]
         return {f"cells_{depth}": own.split(own.key_value(cells_BLE)) for depth, own in enumerate(attentions)}
 
     def start(self, memory: Memory, num_rows: int) -> State:
@@ -241,21 +243,21 @@ class Decoder(nn.Module):
     def step(
         self, memory: Memory, state: State, tokens_N: torch.Tensor
     ) -> tuple[torch.Tensor, State, torch.Tensor]:
-        """Read one word; return the output layer's input N x E, the next state, and the last layer's attention N x L."""
+        """Read one word; return the output layer's input N x E, the next state, and the attention N x L."""
         places = Places(num_rows=len(tokens_N), num_steps=1)
         num_before, width = state["past_0"].shape[2:]
         position_1E = sinusoids(1, width, first=num_before, device=tokens_N.device)
         output_NE, state, query_BKE = self._read(memory, state, tokens_N, position_1E, places)
-        last = len(self.decoder_layers) - 1
-        attention_BKL = self.decoder_layers[last].cells_attention.weights(query_BKE, memory[f"cells_{last}"])
+        depth = len(self.decoder_layers) - 1
+        last: Any = self.decoder_layers[depth]
+        attention_BKL = last.cells_attention.weights(query_BKE, memory[f"cells_{depth}"])
         return output_NE, state, attention_BKL.flatten(0, 1)
 
     def forward(self, memory: Memory, tokens_NT: torch.Tensor, lengths_N: torch.Tensor) -> Forced:
         """Teacher forcing; padding comes after a row's words, so causal attention never meets it."""
         num_rows, num_steps = tokens_NT.shape
         device = tokens_NT.device
-        is_word_NT = is_word(lengths_N, num_steps)
-        index_W = is_word_NT.flatten().nonzero().squeeze(1).to(device)
+        index_W = is_word(lengths_N, num_steps).flatten().nonzero().squeeze(1).to(device)
         state = self.start(memory, num_rows)
         positions_TE = sinusoids(num_steps, state["past_0"].shape[3], device=device)
         output_WE, _, _ = self._read(
