@@ -82,7 +82,8 @@ def _draw(logits_NV: torch.Tensor, generator: torch.Generator | None) -> torch.T
     random_N1 = torch.rand(total_N1.shape, generator=generator, device=total_N1.device)
     # The first word with a larger sum: never one of probability 0, and always one, as random * total < total.
     drawn_N = torch.searchsorted(cumulative_NV, random_N1 * total_N1, right=True).squeeze(1)
-    return drawn_N.clamp_(max=logits_NV.shape[1] - 1)  # logits that are not finite show in the loss, not as an index
+    # Logits that are not finite, for which there is none, show in the loss and not as an index.
+    return drawn_N.clamp_(max=logits_NV.shape[1] - 1)
 
 
 def _samples(targets_BKT: torch.Tensor) -> Samples:
