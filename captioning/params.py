@@ -5,7 +5,7 @@ Each section is described by a settings class beside the code that uses it; this
 
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,11 @@ def named_part(kind: str) -> Callable[[Any], Settings]:
             raise ValueError(
                 f"expected a mapping with a name out of {', '.join(lookup.names(kind))}, got {value!r}"
             )
+        part: type[Settings] = lookup.find(kind, value["name"]).Settings
         try:
-            settings: Settings = lookup.find(kind, value["name"]).Settings.model_validate(dict(value))
+            settings = part.model_validate(dict(value))
         except ValidationError as error:
-            raise ValueError("; ".join(_sentences(error, ""))) from None
+            raise ValueError("; ".join(_sentences(error, "", sorted(part.model_fields)))) from None
         return settings
 
     return parse
@@ -129,11 +130,14 @@ def _parse(section: str, values: dict[str, Any]) -> Settings:
     return settings
 
 
-def _sentences(error: ValidationError, prefix: str) -> list[str]:
-    """Say each problem as one sentence: the key, what is wrong, the value, what was expected."""
+def _sentences(error: ValidationError, prefix: str, known: Sequence[str] = ()) -> list[str]:
+    """Say each problem as one sentence: the key, what is wrong, the value, what was expected.
+
+    `known` are the keys of the settings, where their class is not the only one of its name.
+    """
     sentences: list[str] = []
     missing: list[str] = []
-    known = _known_keys(error.title)
+    known = known or _known_keys(error.title)
     for problem in error.errors(include_url=False):
         key = prefix + ".".join(str(part) for part in problem["loc"])
         match problem["type"]:

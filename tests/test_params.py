@@ -67,6 +67,11 @@ def test_unknown_and_missing_sections_are_refused_by_name(values: dict[str, Any]
             r"train\.decoder: missing keys \['feature_width', 'embedding_width'",
         ),
         (
+            "train",
+            {"decoder": {"name": "hard_attention", "lambda": 1.0}},
+            r"unknown key 'lambda' \(value 1\.0\); known: .*'feature_width', .*'lambda_e', 'lambda_r'",
+        ),
+        (
             "download",
             {"dataset": "flickr9k"},
             r"no 'flickr9k' in captioning\.datasets; available: .*flickr8k",
