@@ -4,7 +4,7 @@ A process alone is the first of one; nothing here then communicates.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -56,10 +56,8 @@ def together() -> Iterator[None]:
         torch.cuda.set_device(device())
     progress.is_silent = int(os.environ["RANK"]) > 0
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    yield
+    distributed.destroy_process_group()  # not after an error, when it would wait for processes that wait for this one
 
 
 def add(numbers: Sequence[float]) -> list[float]:
@@ -87,3 +85,10 @@ def first(value: T) -> T:
     values = [value]
     distributed.broadcast_object_list(values)
     return values[0]
+
+
+def share(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite the tensors of all processes with the first one's."""
+    if num_processes() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)

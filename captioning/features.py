@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from captioning import distributed
 from captioning.encoders.image_encoder import ImageEncoder
 from captioning.examples import Examples
-from captioning.outputs import whole_file
+from captioning.outputs import alone_in, whole_file
 from captioning.progress import progress
 
 BATCH_SIZE = 32
@@ -40,20 +41,20 @@ def cached_features(
         view: number of the changed version of the images, from 1; 0 are the images themselves.
         change: how `images_BCHW` of another view are changed, by random numbers that the view's number seeds.
     """
-    path = folder / f"{examples.split}-{_key(encoder, examples, view, change)}.npy"
-    is_missing = distributed.first(not path.exists())
-    if is_missing and distributed.is_first():
-        with whole_file(path) as aside:
-            shape = (len(examples), encoder.grid[0] * encoder.grid[1], encoder.feature_dim)
-            np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=shape).flush()
-            distributed.first(aside)
-            _compute(encoder, examples, aside, device, view, change)
-            distributed.gather(None)  # all have written their share
-        distributed.gather(None)  # and the file has its name
-    elif is_missing:
-        _compute(encoder, examples, distributed.first(path), device, view, change)
-        distributed.gather(None)
-        distributed.gather(None)
+    path = distributed.first(folder / f"{examples.split}-{_key(encoder, examples, view, change)}.npy")
+    with alone_in(folder) if distributed.is_first() else nullcontext():  # another training may want the same
+        is_missing = distributed.first(not path.exists())
+        if is_missing and distributed.is_first():
+            with whole_file(path) as aside:
+                shape = (len(examples), encoder.grid[0] * encoder.grid[1], encoder.feature_dim)
+                np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=shape).flush()
+                distributed.first(aside)
+                _compute(encoder, examples, aside, device, view, change)
+                distributed.gather(None)  # all have written their share
+        elif is_missing:
+            _compute(encoder, examples, distributed.first(path), device, view, change)
+            distributed.gather(None)
+    distributed.gather(None)  # the file has its name
     return np.load(path, mmap_mode="r")
 
 

@@ -45,6 +45,17 @@ def whole_folder(folder: Path, *, resume_in: Path | None = None) -> Iterator[Pat
         _move(aside, folder)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this block for the same folder; the kernel lets go when a process dies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def is_full_disk(error: OSError) -> bool:
     """Return whether the disk, or what of it this user may have, is full; HDF5 says so in words alone."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error)

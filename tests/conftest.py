@@ -28,10 +28,11 @@ def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     values = params.read(ROOT / "params.yaml")
     settings = downloads.read_settings(values["download"] | {"num_images": TINY_IMAGES})
-    with pytest.MonkeyPatch.context() as patch:  # another test process downloads the same
+    clean_settings = cleaning.CleanSettings.model_validate(values["clean"])
+    with pytest.MonkeyPatch.context() as patch:  # another test process makes the same
         patch.setenv("CAPTIONING_HOME", str(folder / "home"))
         downloads.download(settings, folder / "raw")
-    cleaning.clean(folder / "raw", folder / "clean", cleaning.CleanSettings.model_validate(values["clean"]))
+        cleaning.clean(folder / "raw", folder / "clean", clean_settings)
     splits.write_splits(
         folder / "clean", folder / "splits", splits.SplitSettings.model_validate(values["split"])
     )
@@ -53,5 +54,7 @@ def tiny_examples(tiny_tables: Path) -> Path:
         images_per_shard=16,
     )
     folder = tiny_tables / "examples"
-    write_examples(tiny_tables / "raw", tiny_tables / "clean", tiny_tables / "splits", folder, settings)
+    with pytest.MonkeyPatch.context() as patch:  # another test process makes the same
+        patch.setenv("CAPTIONING_HOME", str(tiny_tables / "home"))
+        write_examples(tiny_tables / "raw", tiny_tables / "clean", tiny_tables / "splits", folder, settings)
     return folder

@@ -349,3 +349,39 @@ def test_features_beyond_the_range_of_float16_are_refused(tiny_examples: Path, t
     with pytest.raises(ValueError, match=r"features of images 0 to 31 of train are not finite in float16"):
         training.run()
     assert not list((tmp_path / "features").glob("train-*"))
+
+
+def test_a_resume_after_its_time_is_over_keeps_the_best_weights(tiny_examples: Path, tmp_path: Path):
+    whole = _training(tiny_examples, tmp_path / "whole", max_hours=1e-9)
+    history = whole.run()
+    stopped = _training(tiny_examples, tmp_path / "stopped", max_hours=1e-9)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run(stop)
+    resumed = _training(tiny_examples, tmp_path / "stopped", max_hours=1e-9)
+    pd.testing.assert_frame_equal(resumed.run(), history)
+    for name, tensor in whole.captioner.state_dict().items():
+        assert torch.equal(tensor, resumed.captioner.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_self_critical_training_too(tiny_examples: Path, tmp_path: Path):
+    training = _training(tiny_examples, tmp_path, objective=SELF_CRITICAL)
+    with torch.no_grad():
+        training.captioner.decoder.words.output_bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1, images"):
+        training.run()
+
+
+def test_a_stage_of_the_encoder_that_is_not_there_is_refused_before_any_work(
+    tiny_examples: Path, tmp_path: Path
+):
+    with pytest.raises(ValueError, match=r"has no module 'layer9' on the way to its features; stages: all, "):
+        _training(tiny_examples, tmp_path, train_from="layer9")
+
+
+def test_a_gap_of_losses_cannot_end_a_phase_that_has_rewards():
+    with pytest.raises(ValueError, match=r"max_gap \(0\.1\) compares losses, and self_critical has a reward"):
+        _settings(objective=SELF_CRITICAL, max_gap=0.1)

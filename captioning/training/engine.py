@@ -102,6 +102,8 @@ class Training:
             )
         self.captioner.to(distributed.device())
         torch.manual_seed(settings.seed + distributed.rank())  # dropout of its own, from the same weights
+        for phase in (*settings.phases, settings.phases[0]):  # a wrong name is refused now, not in hours
+            self.captioner.encoder.set_trainable(phase.encoder.train_from)
         self._train, self._val = Examples(examples, "train"), Examples(examples, "val")
         self.fingerprint = fingerprint(
             settings.model_dump(),
@@ -138,7 +140,7 @@ class Training:
         validator = Validator(self._val, self._settings.validation)
         position = self._position
         with self._ending_when_told():
-            while position.phase < len(self._settings.phases) and not self._is_out_of_time():
+            while position.phase < len(self._settings.phases) and self._may_go_on():
                 settings = self._settings.phases[position.phase]
                 phase = self._phase(settings)
                 if state is not None:
@@ -146,12 +148,12 @@ class Training:
                     state = None
                 while position.epoch_of_phase < settings.epochs and not self._has_ended(settings):
                     began, self._num_captions = time.monotonic(), 0
-                    self._is_learning = True
                     self._learn(phase)
-                    self._is_learning = False
                     self._close_epoch(phase, validator, report, began)
+                self._say_fruitless()
                 position.phase, position.epoch_of_phase = position.phase + 1, 0
                 self._load(self._best)
+        self._load(self._best)
         select = self._settings.validation.select
         say(
             f"best of {len(position.history)} epochs: {position.best_epoch}, val {select} {position.best_score:.4f}"
@@ -184,6 +186,7 @@ class Training:
         rest = phase.batches(position.epoch, first_step=position.step)
         num_steps = phase.steps_per_epoch
         what = f"epoch {position.epoch + 1}, phase {position.phase + 1} of {len(self._settings.phases)}"
+        self._is_learning = True
         for batch in progress(rest, total=num_steps - position.step, what=what, unit="batches"):
             moment = Moment(
                 step=position.epoch_of_phase * num_steps + position.step,
@@ -206,6 +209,7 @@ class Training:
                     sys.exit(128 + signal.SIGTERM)
             elif len(self._waiting) >= STEPS_BETWEEN_CHECKS:
                 self._add_up()
+        self._is_learning = False
         self._add_up()
 
     def _measured(self, seconds: float) -> dict[str, float]:
@@ -229,9 +233,11 @@ class Training:
             return
         position = self._position
         values = torch.stack([loss.reported for _, loss in self._waiting]).double().tolist()
+        minimised = torch.stack([loss.minimised for _, loss in self._waiting]).tolist()
         first_step = position.step - len(self._waiting)
-        for number, (value, (image_ids, loss)) in enumerate(zip(values, self._waiting, strict=True)):
-            if not abs(value) < float("inf"):
+        for number, (image_ids, loss) in enumerate(self._waiting):
+            value = minimised[number]
+            if not math.isfinite(value):
                 learning_rate = self._settings.phases[position.phase].optimizer.learning_rate
                 raise ValueError(
                     f"the loss is {value} in epoch {position.epoch + 1}, step {first_step + number + 1}, "
@@ -239,7 +245,7 @@ class Training:
                     f"lower optimizer.learning_rate (now {learning_rate}) or clip_norm of "
                     f"train.phases.{position.phase}"
                 )
-            position.reported_sum += value
+            position.reported_sum += values[number]
             position.num_reported += loss.num_reported
         self._waiting.clear()
 
@@ -250,6 +256,8 @@ class Training:
         reported, num_reported = distributed.add([position.reported_sum, position.num_reported])
         row: dict[str, float] = {"epoch": position.epoch + 1, "phase": position.phase + 1}
         row |= phase.settings.objective.scores(reported / num_reported)
+        validating = time.monotonic()
+        phase.share_buffers()
         with phase.averaged():
             validation = validator(self.captioner, phase.reader(self._val))
             row |= phase.learning_rates() | validation.scores
@@ -264,6 +272,7 @@ class Training:
             0,
         )
         position.reported_sum, position.num_reported = 0.0, 0.0
+        position.seconds += time.monotonic() - validating
         self._save(phase)  # before anything is said: a line to a closed pipe would end the process
         captions = dict(islice(validation.captions.items(), NUM_CAPTIONS_REPORTED))
         report(position.epoch, _curves(position.history[-1]) | measured, captions)
@@ -276,7 +285,7 @@ class Training:
 
     def _has_ended(self, settings: PhaseSettings) -> bool:
         position = self._position
-        if not position.epoch_of_phase:
+        if not position.epoch_of_phase or position.step:
             return False
         last_of_others = position.epoch - position.epoch_of_phase
         waited = position.epoch - max(position.best_epoch, last_of_others)
@@ -285,6 +294,19 @@ class Training:
         gap = last["val_loss"] - last.get("train_loss", math.inf)
         is_overfit = settings.max_gap is not None and gap > settings.max_gap
         return is_stalled or is_overfit or self._is_out_of_time()
+
+    def _may_go_on(self) -> bool:
+        """Return whether a phase may begin or, after a resume, go on; an epoch that has begun is ended in any case."""
+        position = self._position
+        return not position.history or position.step > 0 or not self._is_out_of_time()
+
+    def _say_fruitless(self) -> None:
+        position = self._position
+        if position.best_epoch <= position.epoch - position.epoch_of_phase:
+            say(
+                f"phase {position.phase + 1} gave no better val {self._settings.validation.select}: "
+                f"the weights of epoch {position.best_epoch} are kept"
+            )
 
     def _is_out_of_time(self) -> bool:
         hours = self._settings.max_hours

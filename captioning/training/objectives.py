@@ -5,7 +5,7 @@ are taken over all processes together, so that the number of processes changes n
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -33,6 +33,8 @@ class Loss:
     reported: torch.Tensor
     """Sum of what the training's curve shows: the cross-entropy without smoothing, or the reward."""
     num_reported: float
+    minimised: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    """What the step minimised, this process's share of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class CrossEntropy(Settings):
             is_read_W = (words.step_W + 1 < batch.tokens_NT.shape[1]) & (
                 torch.rand(len(drawn_W), device=drawn_W.device) < share
             )
-            tokens_NT = batch.tokens_NT.clone()
+            tokens_NT = batch.tokens_NT.to(drawn_W.device, copy=True)
             tokens_NT[words.row_W[is_read_W], words.step_W[is_read_W] + 1] = drawn_W[is_read_W]
         return replace(batch, tokens_NT=tokens_NT)
 
@@ -131,12 +133,13 @@ class SelfCritical(Settings):
         assert reward is not None, "self-critical training has a reward"
         was_training = captioner.training
         captioner.eval()
-        drawn = sample(
-            captioner.decoder,
-            captioner.features(batch.inputs),
-            num_samples=self.num_samples,
-            max_words=self.max_words,
-        )
+        with torch.no_grad():
+            drawn = sample(
+                captioner.decoder,
+                captioner.features(batch.inputs),
+                num_samples=self.num_samples,
+                max_words=self.max_words,
+            )
         captioner.train(was_training)
         rewards_BK = reward(batch.image_ids, drawn.words_BK)
         total_B1 = rewards_BK.sum(axis=1, keepdims=True)
@@ -162,6 +165,11 @@ class SelfCritical(Settings):
         """Return minus the log-likelihood of the captions drawn, each times its advantage, a word."""
         assert batch.advantages_N is not None, "prepare has run"
         forced, words = force(captioner, batch)
+        if forced.choice_loss is not None:
+            raise ValueError(
+                "objective self_critical rewards words, and this decoder (hard_attention) also draws cells, which it "
+                "would not learn from: choose another decoder for this phase, such as soft_attention"
+            )
         log_probabilities = allowed_log_probabilities(captioner.decoder.words.logits(forced.output_WE))
         log_likelihood_W = log_probabilities.gather(1, words.targets_W.unsqueeze(1)).squeeze(1)
         advantages_W = batch.advantages_N.to(log_likelihood_W.device)[words.row_W]

@@ -1,6 +1,7 @@
 """One phase of training: its batches, its optimiser and the steps it takes."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -82,10 +83,8 @@ class Phase:
             )
         self._objective: nn.Module = _Objective(captioner, settings)
         if distributed.num_processes() > 1:
-            if (
-                captioner.device.type == "cuda"
-            ):  # on CPUs the statistics are those of the first process's share
-                nn.SyncBatchNorm.convert_sync_batchnorm(captioner)
+            if captioner.device.type == "cuda" and captioner.encoder.is_trainable:
+                _synchronise(captioner)
             self._objective = DistributedDataParallel(self._objective)
         self._augment: Augmentation | None = None
         if settings.augmentation is not None and not settings.augmentation.views:
@@ -95,12 +94,14 @@ class Phase:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of an epoch."""
-        return len(self._batches(0))
+        return math.ceil(len(self._train) / self.settings.batch_size)
 
     def batches(self, epoch: int, *, first_step: int) -> Iterator[Batch]:
         """Yield this process's share of the epoch's batches, read some steps ahead."""
-        batches = self._batches(epoch).epoch(epoch, first_step=first_step)
-        yield from workers.ahead(batches, group_size=1, num_groups=GROUPS_AHEAD)
+        batches = self._batches(epoch)
+        return workers.ahead(
+            batches.epoch(epoch, first_step=first_step), group_size=1, num_groups=GROUPS_AHEAD
+        )
 
     def _batches(self, epoch: int) -> Batches:
         return Batches(
@@ -155,7 +156,11 @@ class Phase:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self._trained)
-        return loss
+        return replace(loss, minimised=total.detach())
+
+    def share_buffers(self) -> None:
+        """Give all processes the first one's statistics, which each moved with its own share of the last batch."""
+        distributed.share(self._trained.buffers())
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -189,3 +194,12 @@ class Phase:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _synchronise(module: nn.Module) -> None:
+    """Have batch normalisations count over all processes; only torch's own, for a subclass may do more (timm's do)."""
+    for name, child in module.named_children():
+        if type(child) in {nn.BatchNorm1d, nn.BatchNorm2d}:
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            _synchronise(child)

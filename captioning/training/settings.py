@@ -49,7 +49,7 @@ class TuningSettings(Settings):
 
 
 class PhaseSettings(Settings):
-    """One phase of training; it begins with the best weights of the phase before."""
+    """One phase of training; it begins with the best weights of all phases before."""
 
     objective: ObjectiveSettings
     epochs: int = Field(ge=1)
@@ -80,6 +80,10 @@ class PhaseSettings(Settings):
             raise ValueError(
                 "augmentation.flip exchanges left and right in the captions of the mirrored images, which "
                 f"{'cached views' if views else 'the references of a reward'} cannot follow: set flip to false"
+            )
+        if self.max_gap and self.objective.name == "self_critical":
+            raise ValueError(
+                f"max_gap ({self.max_gap}) compares losses, and self_critical has a reward instead: set max_gap to null"
             )
         if views and self.encoder.train_from is not None:
             raise ValueError(
