@@ -128,8 +128,6 @@ def decode_split(
         )
         for position, own in zip(positions, captions, strict=True):
             hypotheses[examples.image_ids[position]] = own[0]
-    if distributed.num_processes() == 1:
-        return hypotheses
     of_all = {image_id: own for part in distributed.gather(hypotheses) for image_id, own in part.items()}
     return {image_id: of_all[image_id] for image_id in examples.image_ids}
 

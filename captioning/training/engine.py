@@ -276,12 +276,11 @@ class Training:
         self._save(phase)  # before anything is said: a line to a closed pipe would end the process
         captions = dict(islice(validation.captions.items(), NUM_CAPTIONS_REPORTED))
         report(position.epoch, _curves(position.history[-1]) | measured, captions)
-        if distributed.is_first():
-            say(
-                f"epoch {row['epoch']}: "
-                + ", ".join(f"{name.replace('_', ' ')} {row[name]:.3f}" for name in SAID if name in row)
-                + f", val {self._settings.validation.select} {score:.4f}"
-            )
+        say(
+            f"epoch {row['epoch']}: "
+            + ", ".join(f"{name.replace('_', ' ')} {row[name]:.3f}" for name in SAID if name in row)
+            + f", val {self._settings.validation.select} {score:.4f}"
+        )
 
     def _has_ended(self, settings: PhaseSettings) -> bool:
         position = self._position

@@ -15,7 +15,7 @@ from pydantic import Field
 from captioning.batches import Batch
 from captioning.captioner import Captioner
 from captioning.params import Settings
-from captioning.recurrence import Forced
+from captioning.recurrence import Forced, is_word
 from captioning.sampling import allowed_log_probabilities, sample
 
 Reward = Callable[[Sequence[str], list[list[list[int]]]], np.ndarray]
@@ -185,7 +185,7 @@ ObjectiveSettings = Annotated[CrossEntropy | SelfCritical, Field(discriminator="
 def force(captioner: Captioner, batch: Batch) -> tuple[Forced, Words]:
     """Run teacher forcing; where the words stand is found on the CPU, so that a GPU need not be waited for."""
     device = captioner.device
-    is_word_NT = batch.lengths_N.unsqueeze(1) > torch.arange(batch.tokens_NT.shape[1])
+    is_word_NT = is_word(batch.lengths_N, batch.tokens_NT.shape[1])
     row_W, step_W = (own.to(device, non_blocking=True) for own in is_word_NT.nonzero(as_tuple=True))
     tokens_NT = batch.tokens_NT.to(device, non_blocking=True)
     targets_NT = batch.targets_NT.to(device, non_blocking=True)
