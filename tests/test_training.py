@@ -21,6 +21,7 @@ from captioning.examples import Examples
 from captioning.preprocessing import PreprocessSettings, write_examples
 from captioning.records import PREDICT
 from captioning.training import Training, TrainSettings
+from captioning.training.schedules import Moment
 from stages.evaluate import write_predictions
 
 ROOT = Path(__file__).parents[1]
@@ -159,15 +160,28 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(
         assert torch.equal(tensor, resumed.captioner.state_dict()[name]), name
 
 
+SELDOM = SCRIPT.replace("SECONDS_BETWEEN_CHECKPOINTS = 0.0", "SECONDS_BETWEEN_CHECKPOINTS = 1e9")
+TOLD_WHILE_SAVING = SELDOM.replace("    save(self, state)\n", "    os.kill(os.getpid(), 15)\n    save(self, state)\n")
+
+
+def test_told_to_end_while_it_saves_it_ends_once_all_is_saved(tiny_examples: Path, tmp_path: Path):
+    arguments = [sys.executable, "-c", "import os\n" + TOLD_WHILE_SAVING, str(tiny_examples), str(tmp_path), "1"]
+    ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert "told to end: saved at epoch 2, step 0; run again to go on" in ended.stderr
+    assert ended.returncode == 128 + signal.SIGTERM
+    [folder] = (tmp_path / "train").iterdir()
+    state = Checkpoints(folder).load()
+    assert state is not None and state["position"]["epoch"] == 1
+
+
 def test_told_to_end_it_saves_and_ends_at_once_and_a_resume_equals_uninterrupted(
     whole: tuple[Training, pd.DataFrame], tiny_examples: Path, tmp_path: Path
 ):
     _, history = whole
-    script = SCRIPT.replace("SECONDS_BETWEEN_CHECKPOINTS = 0.0", "SECONDS_BETWEEN_CHECKPOINTS = 1e9")
     arguments = [
         sys.executable,
         "-c",
-        script,
+        SELDOM,
         str(tiny_examples),
         str(tmp_path),
         str(torch.get_num_threads()),
@@ -179,7 +193,7 @@ def test_told_to_end_it_saves_and_ends_at_once_and_a_resume_equals_uninterrupted
         assert process.stdout.readline().split() == ["1", "0"]
         process.terminate()
         _, errors = process.communicate(timeout=20)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + signal.SIGTERM, errors
     if "told to end" in errors:  # else it was validating, and what is newest was saved already
         assert re.search(r"told to end: saved at epoch \d, step \d+; run again to go on", errors)
     pd.testing.assert_frame_equal(_training(tiny_examples, tmp_path).run(), history)
@@ -291,13 +305,23 @@ def test_a_second_phase_begins_with_the_best_of_the_first(tiny_examples: Path, t
     assert list(history["kept"]).index(1) == list(history["val_bleu_1"]).index(best)
 
 
-def test_averaged_weights_are_what_is_kept(tiny_examples: Path, tmp_path: Path):
-    training = _training(tiny_examples, tmp_path, epochs=1, average_decay=0.999999)
-    before = {name: own.clone() for name, own in training.captioner.decoder.named_parameters()}
-    training.run()
-    for name, own in training.captioner.decoder.named_parameters():
-        # The average begins with the weights after the first step, whose length is the learning rate.
-        torch.testing.assert_close(own, before[name], atol=6e-3, rtol=0, msg=name)
+def test_the_average_of_the_weights_is_short_at_first_and_is_what_is_validated(
+    tiny_examples: Path, tmp_path: Path
+):
+    training = _training(tiny_examples, tmp_path, average_decay=0.2)
+    [settings] = training._settings.phases
+    phase, decoder = training._phase(settings), training.captioner.decoder
+    averages: dict[str, torch.Tensor] = {}
+    for step, batch in enumerate(phase.batches(0, first_step=0)):
+        phase.step(batch, Moment(step=step, steps_per_epoch=99, epochs=1, history=[]))
+        decay = min(0.2, (1 + step) / (10 + step)) if step else 0.0
+        for name, own in decoder.state_dict().items():
+            averages[name] = decay * averages.get(name, own) + (1 - decay) * own
+    assert step >= 3, "the decay changes between the first two steps and no more from the third on"
+    last = {name: own.clone() for name, own in decoder.state_dict().items()}
+    with phase.averaged():
+        torch.testing.assert_close(dict(decoder.state_dict()), averages)
+    torch.testing.assert_close(dict(decoder.state_dict()), last)
 
 
 def test_training_ends_with_the_epoch_in_which_its_time_is_over(tiny_examples: Path, tmp_path: Path):

@@ -121,7 +121,7 @@ class Training:
         self._position = Position()
         self._best: dict[str, torch.Tensor] = {}
         self._waiting: list[tuple[tuple[str, ...], Loss]] = []
-        self._is_learning = self._is_told_to_end = False
+        self._is_end_put_off = self._is_told_to_end = False
         self._num_captions = 0
         """Learned from in this epoch, by this run."""
 
@@ -186,7 +186,7 @@ class Training:
         rest = phase.batches(position.epoch, first_step=position.step)
         num_steps = phase.steps_per_epoch
         what = f"epoch {position.epoch + 1}, phase {position.phase + 1} of {len(self._settings.phases)}"
-        self._is_learning = True
+        self._is_end_put_off = True
         for batch in progress(rest, total=num_steps - position.step, what=what, unit="batches"):
             moment = Moment(
                 step=position.epoch_of_phase * num_steps + position.step,
@@ -202,14 +202,10 @@ class Training:
             if self._agree(is_due or self._is_told_to_end):
                 self._save(phase)
                 saved = time.monotonic()
-                if self._agree(self._is_told_to_end):
-                    say(
-                        f"told to end: saved at epoch {position.epoch + 1}, step {position.step}; run again to go on"
-                    )
-                    sys.exit(128 + signal.SIGTERM)
+                self._end_if_told()
             elif len(self._waiting) >= STEPS_BETWEEN_CHECKS:
                 self._add_up()
-        self._is_learning = False
+        self._is_end_put_off = False
         self._add_up()
 
     def _measured(self, seconds: float) -> dict[str, float]:
@@ -273,7 +269,9 @@ class Training:
         )
         position.reported_sum, position.num_reported = 0.0, 0.0
         position.seconds += time.monotonic() - validating
+        self._is_end_put_off = True
         self._save(phase)  # before anything is said: a line to a closed pipe would end the process
+        self._is_end_put_off = False
         captions = dict(islice(validation.captions.items(), NUM_CAPTIONS_REPORTED))
         report(position.epoch, _curves(position.history[-1]) | measured, captions)
         say(
@@ -281,6 +279,7 @@ class Training:
             + ", ".join(f"{name.replace('_', ' ')} {row[name]:.3f}" for name in SAID if name in row)
             + f", val {self._settings.validation.select} {score:.4f}"
         )
+        self._end_if_told()
 
     def _has_ended(self, settings: PhaseSettings) -> bool:
         position = self._position
@@ -363,13 +362,24 @@ class Training:
         signal.signal(signal.SIGTERM, self._note_end)
         try:
             yield
+        except Exception:
+            if self._is_told_to_end:  # what sys.exit raises inside a library's code may come out as something else
+                sys.exit(128 + signal.SIGTERM)
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
 
     def _note_end(self, number: int, frame: object) -> None:
-        if not self._is_learning:  # there is nothing newer to save than what is saved
-            sys.exit(128 + number)
         self._is_told_to_end = True
+        if not self._is_end_put_off:  # there is nothing newer to save than what is saved
+            sys.exit(128 + number)
+
+    def _end_if_told(self) -> None:
+        """End the process where SIGTERM came to any of them; what is newest has just been saved."""
+        if self._agree(self._is_told_to_end):
+            position = self._position
+            say(f"told to end: saved at epoch {position.epoch + 1}, step {position.step}; run again to go on")
+            sys.exit(128 + signal.SIGTERM)
 
 
 def _curves(row: Mapping[str, float]) -> dict[str, float]:

@@ -78,9 +78,7 @@ class Phase:
         self._parameters = [own for group in self.optimizer.param_groups for own in group["params"]]
         self.average: AveragedModel | None = None
         if settings.average_decay is not None:
-            self.average = AveragedModel(
-                self._trained, multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay)
-            )
+            self.average = AveragedModel(self._trained)
         self._objective: nn.Module = _Objective(captioner, settings)
         if distributed.num_processes() > 1:
             if captioner.device.type == "cuda" and captioner.encoder.is_trainable:
@@ -154,7 +152,10 @@ class Phase:
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimizer.step()
-        if self.average is not None:
+        if self.average is not None and self.settings.average_decay is not None:
+            # As TensorFlow's ExponentialMovingAverage: short at first, for the first weights are the worst.
+            decay = min(self.settings.average_decay, (1 + moment.step) / (10 + moment.step))
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.average.update_parameters(self._trained)
         return replace(loss, minimised=total.detach())
 

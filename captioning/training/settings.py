@@ -63,7 +63,8 @@ class PhaseSettings(Settings):
     clip_value: float | None = Field(gt=0)
     """Of each element of the gradient."""
     average_decay: float | None = Field(gt=0, lt=1)
-    """Of the exponential moving average of the weights (EMA) that is validated and kept in place of the last ones."""
+    """Of the exponential moving average of the weights (EMA) that is validated and kept in place of the last ones; after
+    n steps at most (1 + n) / (10 + n)."""
     precision: Literal["float32", "bfloat16"]
     """Of the matrix products in training; bfloat16 is faster where the hardware has it (AMX, GPUs)."""
     augmentation: AugmentationSettings | None
