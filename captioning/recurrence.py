@@ -77,6 +77,13 @@ def by_image(rows_NF: torch.Tensor, num_images: int) -> torch.Tensor:
     return rows_NF.view(num_images, len(rows_NF) // num_images, -1)
 
 
+def additive_scores(energy: nn.Linear, keys_BLA: torch.Tensor, query_NA: torch.Tensor) -> torch.Tensor:
+    """Return what each row thinks of each cell, B x K x L: w tanh(key + query) (Bahdanau et al., 2015, A.1.2)."""
+    query_BK1A = by_image(query_NA, len(keys_BLA)).unsqueeze(2)
+    scores_BKL1: torch.Tensor = energy(torch.tanh(keys_BLA.unsqueeze(1) + query_BK1A))
+    return scores_BKL1.squeeze(3)
+
+
 class RecurrentLayers(nn.Module):
     """Torch's own recurrent layers, one on the other, over all words in one call.
 
@@ -132,8 +139,11 @@ class RecurrentLayers(nn.Module):
 class RecurrentDecoder(nn.Module, ABC):
     """A decoder that its cell defines; see `captioning.decoders` for what it promises."""
 
+    is_attending, is_drawing = True, False
     words: Words
     dropout: nn.Dropout
+    from_word: nn.Linear
+    """The words' share of the cell's input."""
 
     @abstractmethod
     def prepare(self, features_BLD: torch.Tensor) -> Memory:
@@ -142,10 +152,6 @@ class RecurrentDecoder(nn.Module, ABC):
     @abstractmethod
     def first_state(self, memory: Memory) -> State:
         """Return the state of each image before the first word, B rows."""
-
-    @abstractmethod
-    def read(self, embedded_E: torch.Tensor) -> torch.Tensor:
-        """Return the part of the cell's input that depends on the word alone, ...G."""
 
     @abstractmethod
     def advance(
@@ -175,7 +181,7 @@ class RecurrentDecoder(nn.Module, ABC):
     ) -> tuple[torch.Tensor, State, torch.Tensor | None]:
         """Read one word; return the output layer's input N x E, the next state, and the attention N x L."""
         embedded_NE = self.dropout(self.words(tokens_N))
-        state, said, attention = self.advance(memory, state, self.read(embedded_NE))
+        state, said, attention = self.advance(memory, state, self.from_word(embedded_NE))
         return self.say(embedded_NE, *said), state, attention
 
     def forward(self, memory: Memory, tokens_NT: torch.Tensor, lengths_N: torch.Tensor) -> Forced:
@@ -189,7 +195,7 @@ class RecurrentDecoder(nn.Module, ABC):
         longest_B = lengths_N.view(num_images, -1).amax(dim=1)
         is_word_NT = is_word(lengths_N, num_steps)
         embedded_WE = self.dropout(self.words(tokens_NT[is_word_NT.to(tokens_NT.device)]))
-        word_inputs = self._by_step(self.read(embedded_WE), is_word_NT)
+        word_inputs = self._by_step(self.from_word(embedded_WE), is_word_NT)
         state, rows, alive = self.start(memory, num_rows), num_rows, num_images
         steps: list[tuple[torch.Tensor, ...]] = []
         attentions: list[torch.Tensor] = []

@@ -11,7 +11,14 @@ from pydantic import Field
 from torch import nn
 
 from captioning.params import Settings as PartSettings
-from captioning.recurrence import Memory, RecurrentDecoder, State, by_image, open_forget_gate, update
+from captioning.recurrence import (
+    Memory,
+    RecurrentDecoder,
+    State,
+    additive_scores,
+    open_forget_gate,
+    update,
+)
 from captioning.words import Words
 
 
@@ -80,18 +87,12 @@ class ShowAttendAndTell(RecurrentDecoder):
         """Return the state made of the mean feature."""
         return {name: memory[name] for name in ("hidden", "cell")}
 
-    def read(self, embedded_E: torch.Tensor) -> torch.Tensor:
-        """Return the words' share of the LSTM's gates."""
-        gates: torch.Tensor = self.from_word(embedded_E)
-        return gates
-
     def advance(
         self, memory: Memory, state: State, word_input_NG: torch.Tensor
     ) -> tuple[State, tuple[torch.Tensor, ...], torch.Tensor]:
         """Look at the grid with the state before, then update it."""
         query_NA, gate_NF, recurrent_NG = self.from_hidden(state["hidden"]).split(self.widths, dim=1)
-        query_BK1A = by_image(query_NA, len(memory["keys"])).unsqueeze(2)
-        energy_BKL = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query_BK1A)).squeeze(3)  # (4)
+        energy_BKL = additive_scores(self.energy, memory["keys"], query_NA)  # (4)
         attention_NL, weights_NL, more = self.look(energy_BKL.flatten(0, 1), state)
         weights_BKL = weights_NL.view_as(energy_BKL)
         context_NF = torch.bmm(weights_BKL, memory["values"]).flatten(0, 1)  # (9) or (13)

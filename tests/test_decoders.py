@@ -187,6 +187,13 @@ def test_gradients_reach_every_parameter(decoder: Any):
     assert not missing
 
 
+def test_a_decoder_says_truly_whether_it_attends_and_draws(decoder: Any):
+    features_BLD, tokens_NT, lengths_N = _batch()
+    forced = decoder.train()(decoder.prepare(features_BLD), tokens_NT, lengths_N)
+    assert decoder.is_attending == (forced.attention_WL is not None)
+    assert decoder.is_drawing == (forced.choice_loss is not None)
+
+
 def test_attention_is_a_distribution_over_cells(decoder: Any, request: pytest.FixtureRequest):
     features_BLD, tokens_NT, lengths_N = _batch()
     attention_WL = decoder(decoder.prepare(features_BLD), tokens_NT, lengths_N).attention_WL

@@ -10,7 +10,7 @@ import torch
 from captioning import encoders
 from captioning.batches import Batch
 from captioning.captioner import Captioner
-from captioning.decoders import show_and_tell, soft_attention
+from captioning.decoders import soft_attention
 from captioning.images import PixelTransform
 from captioning.training.objectives import CrossEntropy, Loss, SelfCritical
 from captioning.vocabulary import BOS, EOS, MARKERS, Vocabulary
@@ -96,16 +96,6 @@ def test_attention_penalty_is_the_doubly_stochastic_term(captioner: Captioner, b
         _cross_entropy().loss(captioner, batch)
     )
     assert term == pytest.approx(2 * float(expected.detach()), rel=1e-4)
-
-
-def test_attention_penalty_of_a_decoder_without_attention_is_refused(batch: Batch):
-    decoder = show_and_tell.Settings(
-        name="show_and_tell", cell="lstm", depth=1, image="first_input", batch_norm=False, **WIDTHS
-    )
-    with pytest.raises(
-        ValueError, match=r"attention_penalty is 1\.0, but the decoder returns no attention: set"
-    ):
-        _cross_entropy(attention_penalty=1.0).loss(_captioner(decoder), batch)
 
 
 def test_a_batch_without_weight_adds_nothing(captioner: Captioner, batch: Batch):

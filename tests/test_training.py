@@ -161,12 +161,21 @@ def test_killed_at_any_moment_and_resumed_equals_uninterrupted(
 
 
 SELDOM = SCRIPT.replace("SECONDS_BETWEEN_CHECKPOINTS = 0.0", "SECONDS_BETWEEN_CHECKPOINTS = 1e9")
-TOLD_WHILE_SAVING = SELDOM.replace("    save(self, state)\n", "    os.kill(os.getpid(), 15)\n    save(self, state)\n")
+TOLD_WHILE_SAVING = SELDOM.replace(
+    "    save(self, state)\n", "    os.kill(os.getpid(), 15)\n    save(self, state)\n"
+)
 
 
 def test_told_to_end_while_it_saves_it_ends_once_all_is_saved(tiny_examples: Path, tmp_path: Path):
-    arguments = [sys.executable, "-c", "import os\n" + TOLD_WHILE_SAVING, str(tiny_examples), str(tmp_path), "1"]
-    ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    arguments = [
+        sys.executable,
+        "-c",
+        "import os\n" + TOLD_WHILE_SAVING,
+        str(tiny_examples),
+        str(tmp_path),
+        "1",
+    ]
+    ended = subprocess.run(arguments, check=False, cwd=ROOT, capture_output=True, text=True)
     assert "told to end: saved at epoch 2, step 0; run again to go on" in ended.stderr
     assert ended.returncode == 128 + signal.SIGTERM
     [folder] = (tmp_path / "train").iterdir()
@@ -409,3 +418,27 @@ def test_a_stage_of_the_encoder_that_is_not_there_is_refused_before_any_work(
 def test_a_gap_of_losses_cannot_end_a_phase_that_has_rewards():
     with pytest.raises(ValueError, match=r"max_gap \(0\.1\) compares losses, and self_critical has a reward"):
         _settings(objective=SELF_CRITICAL, max_gap=0.1)
+
+
+def test_an_objective_that_does_not_suit_the_decoder_is_refused():
+    silent = {
+        "name": "show_and_tell",
+        "cell": "lstm",
+        "depth": 1,
+        "image": "first_input",
+        "batch_norm": False,
+    }
+    silent |= {"embedding_width": 8, "hidden_width": 8, "dropout": 0.0, "tied_embeddings": False}
+    with pytest.raises(
+        ValueError,
+        match=r"attention_penalty is 1\.0, but the decoder show_and_tell returns no attention in train",
+    ):
+        _settings(
+            decoder=silent,
+            objective=_settings().phases[0].objective.model_dump() | {"attention_penalty": 1.0},
+        )
+    drawing = _settings().decoder.model_dump() | {"name": "hard_attention", "lambda_r": 1.0, "lambda_e": 0.1}
+    with pytest.raises(
+        ValueError, match=r"phases\.0\.objective self_critical .* hard_attention also draws cells"
+    ):
+        _settings(decoder=drawing, objective=SELF_CRITICAL)

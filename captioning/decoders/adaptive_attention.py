@@ -11,7 +11,15 @@ from pydantic import Field
 from torch import nn
 
 from captioning.params import Settings as PartSettings
-from captioning.recurrence import Memory, RecurrentDecoder, State, by_image, open_forget_gate, update
+from captioning.recurrence import (
+    Memory,
+    RecurrentDecoder,
+    State,
+    additive_scores,
+    by_image,
+    open_forget_gate,
+    update,
+)
 from captioning.words import Words
 
 
@@ -68,11 +76,6 @@ class Decoder(RecurrentDecoder):
         zeros_BH = self.from_hidden.weight.new_zeros(len(memory["values"]), self.from_hidden.in_features)
         return {"hidden": zeros_BH, "cell": zeros_BH}
 
-    def read(self, embedded_E: torch.Tensor) -> torch.Tensor:
-        """Return the words' share of the gates."""
-        gates: torch.Tensor = self.from_word(embedded_E)
-        return gates
-
     def advance(
         self, memory: Memory, state: State, word_input_NG: torch.Tensor
     ) -> tuple[State, tuple[torch.Tensor, ...], torch.Tensor]:
@@ -85,8 +88,7 @@ class Decoder(RecurrentDecoder):
         sentinel_NH = torch.sigmoid(sentinel_input_NH + sentinel_recurrent_NH)  # (9)
         sentinel_NH = sentinel_NH * torch.tanh(state["cell"])  # (10)
         query_NA = self.query(state["hidden"])
-        query_BK1A = by_image(query_NA, num_images).unsqueeze(2)
-        energy_BKL = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query_BK1A)).squeeze(3)  # (6)
+        energy_BKL = additive_scores(self.energy, memory["keys"], query_NA)  # (6)
         sentinel_energy_N1 = self.energy(torch.tanh(self.sentinel_key(sentinel_NH) + query_NA))
         attention_N = torch.softmax(
             torch.cat([energy_BKL.flatten(0, 1), sentinel_energy_N1], dim=1), dim=1

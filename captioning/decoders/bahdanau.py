@@ -18,7 +18,7 @@ from captioning.recurrence import (
     Memory,
     RecurrentDecoder,
     State,
-    by_image,
+    additive_scores,
     open_forget_gate,
     update,
 )
@@ -79,18 +79,12 @@ class Decoder(RecurrentDecoder):
         zeros_BH = self.from_hidden.weight.new_zeros(len(memory["values"]), self.hidden_width)
         return {"hidden": zeros_BH, "cell": zeros_BH} if self.cell == "lstm" else {"hidden": zeros_BH}
 
-    def read(self, embedded_E: torch.Tensor) -> torch.Tensor:
-        """Return the words' share of the cell's gates."""
-        gates: torch.Tensor = self.from_word(embedded_E)
-        return gates
-
     def advance(
         self, memory: Memory, state: State, word_input_NG: torch.Tensor
     ) -> tuple[State, tuple[torch.Tensor, ...], torch.Tensor]:
         """Look at the grid with the state before, then read the word and what was seen."""
         query_NA, recurrent_NG = self.from_hidden(state["hidden"]).split(self.widths, dim=1)
-        query_BK1A = by_image(query_NA, len(memory["keys"])).unsqueeze(2)
-        energy_BKL = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query_BK1A)).squeeze(3)
+        energy_BKL = additive_scores(self.energy, memory["keys"], query_NA)
         attention_BKL = torch.softmax(energy_BKL, dim=2)
         context_NF = torch.bmm(attention_BKL, memory["values"]).flatten(0, 1)
         state = update(self.cell, state, word_input_NG + self.from_context(context_NF), recurrent_NG)

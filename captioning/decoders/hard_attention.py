@@ -32,6 +32,7 @@ class Settings(show_attend_and_tell.Settings):
 class Decoder(show_attend_and_tell.ShowAttendAndTell):
     """Reads one word at a time and looks at one cell of the grid before it says the next."""
 
+    is_drawing = True
     baseline: torch.Tensor
     """Moving average of the log-likelihood of a word."""
 

@@ -17,6 +17,7 @@ from captioning.recurrence import (
     Memory,
     RecurrentDecoder,
     State,
+    additive_scores,
     by_image,
     open_forget_gate,
     update,
@@ -81,12 +82,9 @@ class Decoder(RecurrentDecoder):
             if settings.score == "dot"
             else nn.Linear(settings.feature_width, settings.hidden_width, bias=False)
         )
-        self.query = (
-            nn.Linear(settings.hidden_width, settings.hidden_width)
-            if settings.score == "concat"
-            else nn.Identity()
-        )
-        self.energy = nn.Linear(settings.hidden_width, 1, bias=False) if settings.score == "concat" else None
+        is_additive = settings.score == "concat"
+        self.query = nn.Linear(settings.hidden_width, settings.hidden_width) if is_additive else nn.Identity()
+        self.energy = nn.Linear(settings.hidden_width, 1, bias=False) if is_additive else None
         gates_width = NUM_GATES[settings.cell] * settings.hidden_width
         self.from_hidden = nn.Linear(settings.hidden_width, gates_width)
         self.from_word = nn.Linear(settings.embedding_width, gates_width)
@@ -116,11 +114,6 @@ class Decoder(RecurrentDecoder):
             state["attended"] = self.from_attended.weight.new_zeros(len(memory["hidden"]), width)
         return state
 
-    def read(self, embedded_E: torch.Tensor) -> torch.Tensor:
-        """Return the words' share of the cell's gates."""
-        gates: torch.Tensor = self.from_word(embedded_E)
-        return gates
-
     def advance(
         self, memory: Memory, state: State, word_input_NG: torch.Tensor
     ) -> tuple[State, tuple[torch.Tensor, ...], torch.Tensor]:
@@ -128,8 +121,7 @@ class Decoder(RecurrentDecoder):
         if self.from_attended is not None:
             word_input_NG = word_input_NG + self.from_attended(state["attended"])
         state = update(self.cell, state, word_input_NG, self.from_hidden(state["hidden"]))
-        query_BKH = self.query(by_image(state["hidden"], len(memory["keys"])))
-        attention_BKL = torch.softmax(self._score(query_BKH, memory["keys"]), dim=2)  # (7)
+        attention_BKL = torch.softmax(self._scores(state["hidden"], memory["keys"]), dim=2)  # (7)
         context_NF = torch.bmm(attention_BKL, memory["values"]).flatten(0, 1)
         attended_NE = torch.tanh(self.context_output(context_NF) + self.hidden_output(state["hidden"]))  # (5)
         if self.from_attended is not None:
@@ -141,9 +133,8 @@ class Decoder(RecurrentDecoder):
         output: torch.Tensor = self.dropout(*said)
         return output
 
-    def _score(self, query_BKH: torch.Tensor, keys_BLH: torch.Tensor) -> torch.Tensor:
+    def _scores(self, hidden_NH: torch.Tensor, keys_BLH: torch.Tensor) -> torch.Tensor:
         """Return the scores of section 3.1, B x K x L; what W makes of the cells was computed once per image."""
         if self.energy is None:
-            return torch.bmm(query_BKH, keys_BLH.transpose(1, 2))
-        score_BKL1: torch.Tensor = self.energy(torch.tanh(keys_BLH.unsqueeze(1) + query_BKH.unsqueeze(2)))
-        return score_BKL1.squeeze(3)
+            return torch.bmm(by_image(hidden_NH, len(keys_BLH)), keys_BLH.transpose(1, 2))
+        return additive_scores(self.energy, keys_BLH, self.query(hidden_NH))

@@ -33,6 +33,8 @@ class Settings(PartSettings):
 class Decoder(nn.Module):
     """Adds what was read to what is seen."""
 
+    is_attending, is_drawing = False, False
+
     def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(settings.dropout)

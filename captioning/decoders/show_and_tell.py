@@ -39,6 +39,8 @@ class Settings(PartSettings):
 class Decoder(nn.Module):
     """Reads the image, then the words; it never looks at the image again."""
 
+    is_attending, is_drawing = False, False
+
     def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(settings.dropout)

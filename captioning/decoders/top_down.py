@@ -9,7 +9,15 @@ from pydantic import Field
 from torch import nn
 
 from captioning.params import Settings as PartSettings
-from captioning.recurrence import Memory, RecurrentDecoder, State, by_image, open_forget_gate, update
+from captioning.recurrence import (
+    Memory,
+    RecurrentDecoder,
+    State,
+    additive_scores,
+    by_image,
+    open_forget_gate,
+    update,
+)
 from captioning.words import Words
 
 
@@ -83,11 +91,6 @@ class Decoder(RecurrentDecoder):
             f"{name}_{kind}": zeros_BH for name in ("attention", "language") for kind in ("hidden", "cell")
         }
 
-    def read(self, embedded_E: torch.Tensor) -> torch.Tensor:
-        """Return the words' share of the attention LSTM's gates."""
-        gates: torch.Tensor = self.from_word(embedded_E)
-        return gates
-
     def advance(
         self, memory: Memory, state: State, word_input_NG: torch.Tensor
     ) -> tuple[State, tuple[torch.Tensor, ...], torch.Tensor]:
@@ -106,8 +109,7 @@ class Decoder(RecurrentDecoder):
             self.from_attention_before(state["attention_hidden"]),
         )
         query_NA, language_input_NG = self.from_attention(attention_hidden).split(self.widths, dim=1)
-        query_BK1A = by_image(query_NA, num_images).unsqueeze(2)
-        energy_BKL = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query_BK1A)).squeeze(3)  # (3)
+        energy_BKL = additive_scores(self.energy, memory["keys"], query_NA)  # (3)
         attention_BKL = torch.softmax(energy_BKL, dim=2)  # (4)
         context_NF = torch.bmm(attention_BKL, memory["values"]).flatten(0, 1)  # (5)
         language_hidden, language_cell = self._update(

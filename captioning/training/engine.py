@@ -7,12 +7,10 @@ from its last checkpoint and ends with the same weights and history as one that 
 import copy
 import math
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,6 +31,7 @@ from captioning.training.objectives import Loss, Reward, SelfCritical
 from captioning.training.phases import Phase
 from captioning.training.schedules import Moment
 from captioning.training.settings import PhaseSettings, TrainSettings
+from captioning.training.termination import EXIT_CODE, Termination
 from captioning.training.validation import Validator
 from captioning.vocabulary import Vocabulary
 
@@ -121,7 +120,7 @@ class Training:
         self._position = Position()
         self._best: dict[str, torch.Tensor] = {}
         self._waiting: list[tuple[tuple[str, ...], Loss]] = []
-        self._is_end_put_off = self._is_told_to_end = False
+        self._termination = Termination()
         self._num_captions = 0
         """Learned from in this epoch, by this run."""
 
@@ -139,7 +138,7 @@ class Training:
             report(int(row["epoch"]), _curves(row), {})
         validator = Validator(self._val, self._settings.validation)
         position = self._position
-        with self._ending_when_told():
+        with self._termination.heard():
             while position.phase < len(self._settings.phases) and self._may_go_on():
                 settings = self._settings.phases[position.phase]
                 phase = self._phase(settings)
@@ -186,26 +185,25 @@ class Training:
         rest = phase.batches(position.epoch, first_step=position.step)
         num_steps = phase.steps_per_epoch
         what = f"epoch {position.epoch + 1}, phase {position.phase + 1} of {len(self._settings.phases)}"
-        self._is_end_put_off = True
-        for batch in progress(rest, total=num_steps - position.step, what=what, unit="batches"):
-            moment = Moment(
-                step=position.epoch_of_phase * num_steps + position.step,
-                steps_per_epoch=num_steps,
-                epochs=phase.settings.epochs,
-                history=position.phase_history,
-            )
-            self._waiting.append((batch.image_ids, phase.step(batch, moment)))
-            self._num_captions += int((batch.lengths_N > 0).sum() * batch.weight)
-            position.step += 1
-            position.seconds = spent + time.monotonic() - began
-            is_due = time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS
-            if self._agree(is_due or self._is_told_to_end):
-                self._save(phase)
-                saved = time.monotonic()
-                self._end_if_told()
-            elif len(self._waiting) >= STEPS_BETWEEN_CHECKS:
-                self._add_up()
-        self._is_end_put_off = False
+        with self._termination.put_off():
+            for batch in progress(rest, total=num_steps - position.step, what=what, unit="batches"):
+                moment = Moment(
+                    step=position.epoch_of_phase * num_steps + position.step,
+                    steps_per_epoch=num_steps,
+                    epochs=phase.settings.epochs,
+                    history=position.phase_history,
+                )
+                self._waiting.append((batch.image_ids, phase.step(batch, moment)))
+                self._num_captions += int((batch.lengths_N > 0).sum() * batch.weight)
+                position.step += 1
+                position.seconds = spent + time.monotonic() - began
+                is_due = time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS
+                if self._agree(is_due or self._termination.is_told):
+                    self._save(phase)
+                    saved = time.monotonic()
+                    self._end_if_told()
+                elif len(self._waiting) >= STEPS_BETWEEN_CHECKS:
+                    self._add_up()
         self._add_up()
 
     def _measured(self, seconds: float) -> dict[str, float]:
@@ -269,9 +267,8 @@ class Training:
         )
         position.reported_sum, position.num_reported = 0.0, 0.0
         position.seconds += time.monotonic() - validating
-        self._is_end_put_off = True
-        self._save(phase)  # before anything is said: a line to a closed pipe would end the process
-        self._is_end_put_off = False
+        with self._termination.put_off():
+            self._save(phase)  # before anything is said: a line to a closed pipe would end the process
         captions = dict(islice(validation.captions.items(), NUM_CAPTIONS_REPORTED))
         report(position.epoch, _curves(position.history[-1]) | measured, captions)
         say(
@@ -352,34 +349,12 @@ class Training:
         phase: Mapping[str, Any] = state["phase"]
         return phase
 
-    @contextmanager
-    def _ending_when_told(self) -> Iterator[None]:
-        """Let SIGTERM end the training at the next step, saved, instead of anywhere."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.getsignal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, self._note_end)
-        try:
-            yield
-        except Exception:
-            if self._is_told_to_end:  # what sys.exit raises inside a library's code may come out as something else
-                sys.exit(128 + signal.SIGTERM)
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def _note_end(self, number: int, frame: object) -> None:
-        self._is_told_to_end = True
-        if not self._is_end_put_off:  # there is nothing newer to save than what is saved
-            sys.exit(128 + number)
-
     def _end_if_told(self) -> None:
         """End the process where SIGTERM came to any of them; what is newest has just been saved."""
-        if self._agree(self._is_told_to_end):
+        if self._agree(self._termination.is_told):
             position = self._position
             say(f"told to end: saved at epoch {position.epoch + 1}, step {position.step}; run again to go on")
-            sys.exit(128 + signal.SIGTERM)
+            sys.exit(EXIT_CODE)
 
 
 def _curves(row: Mapping[str, float]) -> dict[str, float]:

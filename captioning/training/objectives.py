@@ -103,11 +103,7 @@ class CrossEntropy(Settings):
 
     def _penalty(self, forced: Forced, words: Words, batch: Batch) -> tuple[torch.Tensor, float]:
         """Return the sum over captions and cells of (1 - what the cell got over the caption)^2, and their number."""
-        if forced.attention_WL is None:
-            raise ValueError(
-                f"objective.attention_penalty is {self.attention_penalty}, but the decoder returns no attention: set "
-                "attention_penalty to 0, or choose a decoder that attends, such as soft_attention"
-            )
+        assert forced.attention_WL is not None, "the settings were checked"
         num_cells = forced.attention_WL.shape[1]
         attended_NL = forced.attention_WL.new_zeros(len(batch.tokens_NT), num_cells)
         attended_NL = attended_NL.index_add(0, words.row_W, forced.attention_WL)
@@ -165,11 +161,7 @@ class SelfCritical(Settings):
         """Return minus the log-likelihood of the captions drawn, each times its advantage, a word."""
         assert batch.advantages_N is not None, "prepare has run"
         forced, words = force(captioner, batch)
-        if forced.choice_loss is not None:
-            raise ValueError(
-                "objective self_critical rewards words, and this decoder (hard_attention) also draws cells, which it "
-                "would not learn from: choose another decoder for this phase, such as soft_attention"
-            )
+        assert forced.choice_loss is None, "the settings were checked"
         log_probabilities = allowed_log_probabilities(captioner.decoder.words.logits(forced.output_WE))
         log_likelihood_W = log_probabilities.gather(1, words.targets_W.unsqueeze(1)).squeeze(1)
         advantages_W = batch.advantages_N.to(log_likelihood_W.device)[words.row_W]

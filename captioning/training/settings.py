@@ -63,8 +63,10 @@ class PhaseSettings(Settings):
     clip_value: float | None = Field(gt=0)
     """Of each element of the gradient."""
     average_decay: float | None = Field(gt=0, lt=1)
-    """Of the exponential moving average of the weights (EMA) that is validated and kept in place of the last ones; after
-    n steps at most (1 + n) / (10 + n)."""
+    """Of the exponential moving average of the weights (EMA) that is validated and kept in place of the last ones.
+
+    After n steps it is at most (1 + n) / (10 + n).
+    """
     precision: Literal["float32", "bfloat16"]
     """Of the matrix products in training; bfloat16 is faster where the hardware has it (AMX, GPUs)."""
     augmentation: AugmentationSettings | None
@@ -105,3 +107,21 @@ class TrainSettings(Settings):
     word_vectors: WordVectorSettings
     validation: ValidationSettings
     phases: list[PhaseSettings] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _suit_the_decoder(self) -> Self:
+        name = self.decoder.name  # type: ignore[attr-defined]
+        decoder = lookup.find("decoders", name).Decoder
+        for number, phase in enumerate(self.phases):
+            objective, where = phase.objective, f"phases.{number}.objective"
+            if objective.name == "cross_entropy" and objective.attention_penalty and not decoder.is_attending:
+                raise ValueError(
+                    f"{where}.attention_penalty is {objective.attention_penalty}, but the decoder {name} returns no "
+                    "attention in training: set it to 0, or choose a decoder that attends, such as soft_attention"
+                )
+            if objective.name == "self_critical" and decoder.is_drawing:
+                raise ValueError(
+                    f"{where} self_critical rewards words, and the decoder {name} also draws cells, which it would not "
+                    "learn from: choose another decoder, such as soft_attention"
+                )
+        return self
