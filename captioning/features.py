@@ -16,6 +16,8 @@ from captioning.outputs import alone_in, whole_file
 from captioning.progress import progress
 
 BATCH_SIZE = 32
+BATCHES_BETWEEN_NOTES = 64
+"""A run that was killed computes at most so many batches a process again."""
 
 
 @torch.inference_mode()
@@ -43,17 +45,8 @@ def cached_features(
     """
     path = distributed.first(folder / f"{examples.split}-{_key(encoder, examples, view, change)}.npy")
     with alone_in(folder) if distributed.is_first() else nullcontext():  # another training may want the same
-        is_missing = distributed.first(not path.exists())
-        if is_missing and distributed.is_first():
-            with whole_file(path) as aside:
-                shape = (len(examples), encoder.grid[0] * encoder.grid[1], encoder.feature_dim)
-                np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=shape).flush()
-                distributed.first(aside)
-                _compute(encoder, examples, aside, device, view, change)
-                distributed.gather(None)  # all have written their share
-        elif is_missing:
-            _compute(encoder, examples, distributed.first(path), device, view, change)
-            distributed.gather(None)
+        if distributed.first(not path.exists()):
+            _compute(encoder, examples, path, device, view, change)
     distributed.gather(None)  # the file has its name
     return np.load(path, mmap_mode="r")
 
@@ -66,26 +59,46 @@ def _compute(
     view: int,
     change: nn.Module | None,
 ) -> None:
-    """Write this process's share of the features into the file."""
+    """Write the features to `path`, each process its share; what an earlier run had written before its end is kept."""
     encoder.eval()
-    features = np.load(path, mmap_mode="r+")
-    starts = range(0, len(examples), BATCH_SIZE)[distributed.rank() :: distributed.num_processes()]
+    starts = range(0, len(examples), BATCH_SIZE)
+    aside, noted = path.with_suffix(".partial"), path.with_suffix(".done")
+    if distributed.is_first() and not noted.exists():
+        shape = (len(examples), encoder.grid[0] * encoder.grid[1], encoder.feature_dim)
+        np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=shape).flush()
+        with whole_file(noted) as empty:
+            empty.write_bytes(bytes(len(starts)))
+    distributed.gather(None)  # both files are there
+    features, is_done = np.load(aside, mmap_mode="r+"), np.memmap(noted, dtype=np.bool_, mode="r+")
+    own = range(distributed.rank(), len(starts), distributed.num_processes())
+    rest = [number for number in own if not is_done[number]]
     what = f"features of {examples.split}" + f", view {view}" * bool(view)
-    for start in progress(starts, total=len(starts), what=what, unit="batches"):
-        positions = range(start, min(start + BATCH_SIZE, len(examples)))
+    written: list[int] = []
+    for number in progress(rest, total=len(rest), what=what, unit="batches"):
+        positions = range(starts[number], min(starts[number] + BATCH_SIZE, len(examples)))
         images = torch.from_numpy(examples.images(positions)).to(device)
         if change is not None:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(view * 1_000_003 + start)
+                torch.manual_seed(view * 1_000_003 + positions.start)
                 images = change(images)
         stored = encoder(images).to(torch.float16)
         if not bool(torch.isfinite(stored).all()):
+            noted.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
             raise ValueError(
                 f"features of images {positions.start} to {positions.stop - 1} of {examples.split} are not finite in "
                 "float16: the encoder's weights do not fit it, or name an earlier train.encoder.layer"
             )
-        features[start : positions.stop] = stored.cpu().numpy()
-    features.flush()
+        features[positions.start : positions.stop] = stored.cpu().numpy()
+        written.append(number)
+        if len(written) >= BATCHES_BETWEEN_NOTES or number == rest[-1]:
+            features.flush()  # first: should the machine stop, too, what is noted is on the disk
+            is_done[written] = True
+            written.clear()
+    distributed.gather(None)  # all have written their share
+    if distributed.is_first():
+        aside.replace(path)
+        noted.unlink()
 
 
 def _key(encoder: ImageEncoder, examples: Examples, view: int, change: nn.Module | None) -> str:

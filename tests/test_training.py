@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -372,6 +373,33 @@ def test_a_score_that_is_not_measured_cannot_select(tiny_examples: Path, tmp_pat
         ValueError, match=r"select: 'cider' is not among the scores of val \(bleu_1, .*add its"
     ):
         _training(tiny_examples, tmp_path, validation=validation).run()
+
+
+def test_features_of_a_killed_run_are_kept_and_the_rest_is_computed(
+    tiny_examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from captioning import features
+
+    monkeypatch.setattr(features, "BATCH_SIZE", 4)
+    monkeypatch.setattr(features, "BATCHES_BETWEEN_NOTES", 2)
+    training = _training(tiny_examples, tmp_path)
+    encoder, train = training.captioner.encoder.eval(), Examples(tiny_examples, "train")
+    arguments = (encoder, train, tmp_path, training.captioner.device)
+    seen: list[int] = []
+    keep = encoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    kill = encoder.register_forward_pre_hook(lambda *_: sys.exit() if len(seen) > 3 else None)
+    with pytest.raises(SystemExit):
+        features.cached_features(*arguments)
+    kill.remove()
+    assert not list(tmp_path.glob("*.npy")), "half a file is no cache"
+    seen.clear()
+    resumed = features.cached_features(*arguments)
+    assert sum(seen) == len(train) - 2 * 4, "two batches were noted, the third was written but not noted"
+    keep.remove()
+    for path in tmp_path.glob("*.npy"):
+        path.unlink()
+    np.testing.assert_array_equal(resumed, features.cached_features(*arguments))
+    assert not [path for path in tmp_path.iterdir() if path.suffix in {".partial", ".done"}]
 
 
 def test_features_beyond_the_range_of_float16_are_refused(tiny_examples: Path, tmp_path: Path):
