@@ -6,6 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.comparison import Comparison
+from bench.generation import (
+    beam_decode_vs_tutorial,
+    beam_vs_bound,
+    beam_vs_tutorial,
+    evaluate_vs_tutorial,
+)
+from bench.metrics import meteor_seconds, metrics_seconds
 from bench.noop import noop_repro
 from bench.photographs import Unavailable
 from bench.preprocess import (
@@ -28,7 +35,13 @@ MEASUREMENTS: dict[str, Callable[[], Comparison]] = {
         preprocess_growth,
         read_images,
         epoch_vs_tutorial,
+        beam_decode_vs_tutorial,
+        beam_vs_tutorial,
+        beam_vs_bound,
+        evaluate_vs_tutorial,
         reward_microseconds,
+        metrics_seconds,
+        meteor_seconds,
         noop_repro,
     )
 }

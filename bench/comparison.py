@@ -1,7 +1,7 @@
 """A measurement, and how two sides are measured: alternately, medians."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -38,10 +38,15 @@ class Comparison:
         }
 
 
+def in_turns(sides: Mapping[str, Callable[[], float]], *, num_rounds: int = 5) -> dict[str, float]:
+    """Return the median of what each side measures, after one round that does not count."""
+    rounds = [{name: measure() for name, measure in sides.items()} for _ in range(num_rounds + 1)]
+    return {name: statistics.median(own[name] for own in rounds[1:]) for name in sides}
+
+
 def alternately(
     ours: Callable[[], float], other: Callable[[], float], *, num_rounds: int = 5
 ) -> tuple[float, float]:
-    """Return the medians of what both sides measure, taken in turns, after one round that does not count."""
-    ours(), other()
-    rounds = [(ours(), other()) for _ in range(num_rounds)]
-    return statistics.median(own for own, _ in rounds), statistics.median(theirs for _, theirs in rounds)
+    """Return the medians of what both sides measure in turns."""
+    medians = in_turns({"ours": ours, "other": other}, num_rounds=num_rounds)
+    return medians["ours"], medians["other"]

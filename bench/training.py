@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
-from torchvision.models import resnet101
 
 from bench.comparison import Comparison, alternately
 from bench.photographs import settings, shared, write_tables
 from bench.random_weights import calibrate
+from bench.tutorial import TutorialDecoder, tutorial_encoder
 from captioning import params
 from captioning.captioner import Captioner
 from captioning.examples import Examples
@@ -43,14 +43,14 @@ RECIPE = Path("recipes/flickr8k-attention.yaml")
 
 
 @contextmanager
-def _examples() -> Iterator[Examples]:
+def training_examples(num_images: int = NUM_IMAGES) -> Iterator[Examples]:
     """Yield real photographs with the captions of others, five each, as training reads them."""
     annotations = shared("flickr8k/dataset_flickr8k.json")
-    images = json.loads(annotations.read_text())["images"][:NUM_IMAGES]
+    images = json.loads(annotations.read_text())["images"][:num_images]
     said = [sentence["raw"] for image in images for sentence in image["sentences"][:5]]
     with tempfile.TemporaryDirectory(dir=work("bench")) as name:
         folder = Path(name)
-        write_tables(folder, NUM_IMAGES)
+        write_tables(folder, num_images)
         rows = {
             "image_id": [f"{number // 5:09d}" for number in range(len(said))],
             "position": pa.array([number % 5 for number in range(len(said))], pa.int32()),
@@ -58,8 +58,8 @@ def _examples() -> Iterator[Examples]:
         }
         pq.write_table(pa.table(rows), folder / "clean" / "captions.parquet")
         places = {
-            "image_id": [f"{number:09d}" for number in range(NUM_IMAGES)],
-            "split": ["train"] * (NUM_IMAGES - 1) + ["val"],
+            "image_id": [f"{number:09d}" for number in range(num_images)],
+            "split": ["train"] * (num_images - 1) + ["val"],
         }
         pq.write_table(pa.table(places), folder / "splits" / "images.parquet")
         write_examples(
@@ -71,49 +71,10 @@ def _examples() -> Iterator[Examples]:
         yield Examples(folder / "examples", "train")
 
 
-class _TutorialDecoder(nn.Module):
-    """The decoder as the tutorial steps it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.key, self.query = nn.Linear(2048, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.energy = nn.Linear(WIDTH, 1)
-        self.embedding = nn.Embedding(VOCABULARY_SIZE, WIDTH)
-        self.cell = nn.LSTMCell(WIDTH + 2048, WIDTH)
-        self.start_hidden, self.start_cell = nn.Linear(2048, WIDTH), nn.Linear(2048, WIDTH)
-        self.gate, self.output = nn.Linear(WIDTH, 2048), nn.Linear(WIDTH, VOCABULARY_SIZE)
-        self.dropout = nn.Dropout(0.5)
-
-    def forward(
-        self, features_NLD: torch.Tensor, tokens_NT: torch.Tensor, lengths_N: list[int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        mean = features_NLD.mean(dim=1)
-        hidden, cell = self.start_hidden(mean), self.start_cell(mean)
-        embedded = self.embedding(tokens_NT)
-        scores = torch.zeros(len(tokens_NT), max(lengths_N), VOCABULARY_SIZE)
-        attentions = torch.zeros(len(tokens_NT), max(lengths_N), features_NLD.shape[1])
-        for t in range(max(lengths_N)):
-            alive = sum(length > t for length in lengths_N)
-            values = features_NLD[:alive]
-            energy = self.energy(torch.relu(self.key(values) + self.query(hidden[:alive]).unsqueeze(1)))
-            attention = torch.softmax(energy.squeeze(2), dim=1)
-            context = (values * attention.unsqueeze(2)).sum(dim=1)
-            context = torch.sigmoid(self.gate(hidden[:alive])) * context
-            hidden, cell = self.cell(
-                torch.cat([embedded[:alive, t], context], dim=1), (hidden[:alive], cell[:alive])
-            )
-            scores[:alive, t] = self.output(self.dropout(hidden))
-            attentions[:alive, t] = attention
-        return scores, attentions
-
-
 def _tutorial(examples: Examples) -> Callable[[], float]:
     """Return what trains some steps as the tutorial does and says how many captions a second that is."""
-    network = resnet101(weights=None)
-    encoder = (
-        nn.Sequential(*list(network.children())[:-2], nn.AdaptiveAvgPool2d(14)).requires_grad_(False).eval()
-    )
-    decoder = _TutorialDecoder()
+    encoder = tutorial_encoder()
+    decoder = TutorialDecoder(WIDTH, VOCABULARY_SIZE)
     calibrate(encoder, torch.from_numpy(examples.images(range(16))).float() / 255)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=4e-4)
     pairs = itertools.cycle(range(5 * len(examples)))
@@ -180,7 +141,7 @@ def _phase(examples: Examples, features: Path) -> Phase:
 
 def epoch_vs_tutorial() -> Comparison:
     """Measure an epoch with cached features against the tutorial's way of training the same model."""
-    with _examples() as examples, tempfile.TemporaryDirectory(dir=work("bench")) as name:
+    with training_examples() as examples, tempfile.TemporaryDirectory(dir=work("bench")) as name:
         phase = _phase(examples, Path(name))
         calibrate(phase.captioner.encoder, torch.from_numpy(examples.images(range(16))))
         began = time.perf_counter()

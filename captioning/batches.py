@@ -53,6 +53,23 @@ def collate(captions: Sequence[Sequence[np.ndarray]]) -> tuple[torch.Tensor, tor
     return tokens_BKT.flatten(0, 1), targets_BKT.flatten(0, 1), lengths_BK.flatten()
 
 
+def assemble(
+    examples: Examples, positions: Sequence[int] | np.ndarray, inputs: torch.Tensor, *, weight: float = 1.0
+) -> Batch:
+    """Return the batch of the images at `positions` with all their captions; `inputs` are their pixels or features."""
+    captions = [examples.tokens(position) for position in positions]
+    longest_first = np.argsort([-max(map(len, own)) for own in captions], kind="stable")
+    tokens_NT, targets_NT, lengths_N = collate([captions[image] for image in longest_first])
+    return Batch(
+        inputs=inputs[torch.from_numpy(longest_first)],
+        tokens_NT=tokens_NT,
+        targets_NT=targets_NT,
+        lengths_N=lengths_N,
+        image_ids=tuple(examples.image_id(positions[image]) for image in longest_first),
+        weight=weight,
+    )
+
+
 class Batches:
     """The batches of a split, or one process's share of each; `read` turns image positions into pixels or features."""
 
@@ -83,14 +100,4 @@ class Batches:
             weight = float(len(positions) > 0)
             if not len(positions):
                 positions = of_all[:1]
-            captions = [self._examples.tokens(position) for position in positions]
-            longest_first = np.argsort([-max(map(len, own)) for own in captions], kind="stable")
-            tokens_NT, targets_NT, lengths_N = collate([captions[image] for image in longest_first])
-            yield Batch(
-                inputs=self._read(positions)[torch.from_numpy(longest_first)],
-                tokens_NT=tokens_NT,
-                targets_NT=targets_NT,
-                lengths_N=lengths_N,
-                image_ids=tuple(self._examples.image_id(positions[image]) for image in longest_first),
-                weight=weight,
-            )
+            yield assemble(self._examples, positions, self._read(positions), weight=weight)

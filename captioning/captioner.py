@@ -1,6 +1,7 @@
 """Encoder + decoder + vocabulary + pixel transform: a picture's captions, a folder on disk."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,80 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from captioning import encoders, lookup
-from captioning.generation import beam_search
+from captioning.generation import PLAIN_BEAM, GenerationSettings, generate
 from captioning.images import PixelTransform
 from captioning.records import Hypothesis
 from captioning.vocabulary import Vocabulary
 
 
-class Captioner(nn.Module):
-    """A model that captions pictures.
+class AnyCaptioner(nn.Module, ABC):
+    """What captions pictures: a single captioner, or an ensemble of several."""
+
+    vocabulary: Vocabulary
+    decoder: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def pixels(self, images: Sequence[np.ndarray]) -> Any:
+        """Return pictures (uint8, H x W x 3, upright) as the encoder sees them, for `caption_pixels`."""
+
+    @abstractmethod
+    def features(self, inputs: Any) -> Any:
+        """Return what the decoder prepares, on the device."""
+
+    def caption(
+        self,
+        images: Sequence[np.ndarray],
+        generation: GenerationSettings = PLAIN_BEAM,
+        *,
+        top: int = 1,
+        with_attention: bool = False,
+        **changes: Any,
+    ) -> list[list[Hypothesis]]:
+        """Return the `top` captions of each picture (uint8, H x W x 3, upright), the best first.
+
+        Args:
+            images: the pictures.
+            generation: how captions are made of scores; plain beam search of width 3 where nothing is said.
+            top: captions an image; more than the settings give widen the beam, or draw more.
+            with_attention: also return each word's attention weights, where the decoder attends.
+            changes: of the settings, such as `beam_width=5` or `max_words=16`.
+
+        Raises:
+            ValueError: a change that the settings do not know, or an image without a caption (see `generate`).
+        """
+        return self.caption_pixels(
+            self.pixels(images), generation, top=top, with_attention=with_attention, **changes
+        )
+
+    @torch.inference_mode()
+    def caption_pixels(
+        self,
+        pixels_BCHW: Any,
+        generation: GenerationSettings = PLAIN_BEAM,
+        *,
+        top: int = 1,
+        with_attention: bool = False,
+        **changes: Any,
+    ) -> list[list[Hypothesis]]:
+        """Return what `caption` does, of images given as the pixels that the transform makes, uint8."""
+        self.eval()
+        return generate(
+            self.decoder,
+            self.features(pixels_BCHW),
+            self.vocabulary,
+            generation.replaced(**changes).at_least(top),
+            top=top,
+            with_attention=with_attention,
+        )
+
+
+class Captioner(AnyCaptioner):
+    """An encoder and a decoder with its vocabulary.
 
     Args:
         encoder: the settings of `train.encoder`.
@@ -49,51 +116,14 @@ class Captioner(nn.Module):
             decoder, feature_dim=self.encoder.feature_dim, vocabulary_size=len(vocabulary)
         )
 
-    @property
-    def device(self) -> torch.device:
-        """Return where the weights are."""
-        return next(self.parameters()).device
+    def pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return `pixels_BCHW`, uint8, of pictures."""
+        return torch.stack([torch.from_numpy(self.transform(image)) for image in images])
 
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return `features_BLD` of uint8 pixels; features pass through."""
+        inputs = inputs.to(self.device)
         return self.encoder(inputs) if inputs.dtype == torch.uint8 else inputs.float()
-
-    def caption(
-        self,
-        images: Sequence[np.ndarray],
-        *,
-        beam_width: int = 3,
-        max_words: int = 24,
-        top: int = 1,
-        with_attention: bool = False,
-    ) -> list[list[Hypothesis]]:
-        """Return the `top` captions of each picture (uint8, H x W x 3, upright), the most probable first."""
-        pixels_BCHW = torch.stack([torch.from_numpy(self.transform(image)) for image in images])
-        return self.caption_pixels(
-            pixels_BCHW, beam_width=beam_width, max_words=max_words, top=top, with_attention=with_attention
-        )
-
-    @torch.inference_mode()
-    def caption_pixels(
-        self,
-        pixels_BCHW: torch.Tensor,
-        *,
-        beam_width: int = 3,
-        max_words: int = 24,
-        top: int = 1,
-        with_attention: bool = False,
-    ) -> list[list[Hypothesis]]:
-        """Return the `top` captions of each image, given as the pixels that the transform makes, uint8."""
-        self.eval()
-        hypotheses = beam_search(
-            self.decoder,
-            self.features(pixels_BCHW.to(self.device)),
-            self.vocabulary,
-            beam_width=max(beam_width, top),
-            max_words=max_words,
-            with_attention=with_attention,
-        )
-        return [own[:top] for own in hypotheses]
 
     def save(self, folder: Path, *, fingerprint: str) -> None:
         """Write weights, settings, vocabulary and transform into an existing folder; its bytes are deterministic."""
@@ -131,5 +161,12 @@ class Captioner(nn.Module):
             vocabulary=vocabulary,
             transform=transform,
         )
-        captioner.load_state_dict(tensors)
+        try:
+            captioner.load_state_dict(tensors)
+        except RuntimeError as error:
+            what = " ".join(str(error).split())
+            raise ValueError(
+                f"{folder}/weights.safetensors are not those of the model that captioner.json and vocabulary.json "
+                f"describe: {what}; restore the folder (`dvc checkout models/captioner`) or train again"
+            ) from None
         return captioner.to(device).eval()

@@ -1,4 +1,4 @@
-"""What a user types: `captioning caption`, `captioning use`, `captioning report`."""
+"""What a user types: `captioning caption`, `captioning use`, `captioning compare`, `captioning report`."""
 
 import argparse
 import json
@@ -54,6 +54,23 @@ def _parser() -> argparse.ArgumentParser:
     use.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as train.phases.0.epochs=20")
     use.set_defaults(command=use_recipe)
 
+    probe = commands.add_parser(
+        "probe", help="look whether the source has new data, which `dvc repro` then fetches"
+    )
+    probe.set_defaults(command=probe_source)
+
+    compare = commands.add_parser("compare", help="scores of several runs, and whether they differ")
+    compare.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder with reports, NAME/VERSION, NAME@champion, or the beginning of an MLflow run's id",
+    )
+    compare.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write comparison.md, .csv and .png, and curves.png"
+    )
+    compare.set_defaults(command=compare_runs)
+
     report = commands.add_parser("report", help="what the last run of the pipeline ended with")
     report.set_defaults(command=report_last_run)
     return parser
@@ -72,6 +89,30 @@ def use_recipe(options: argparse.Namespace) -> int:
 
     recipes.use(options.recipe, options.settings)
     print(f"params.yaml is now {options.recipe}; `dvc repro` runs it")
+    return 0
+
+
+def probe_source(options: argparse.Namespace) -> int:
+    """Write source.json, on which the download stage depends, and say what is new; fetch nothing."""
+    from captioning import params, source_state
+
+    seen = source_state.observe(params.load("download"))
+    news = source_state.changes(source_state.read(), seen)
+    print("\n".join(news) or "nothing is new")
+    if news:
+        source_state.write(seen)
+    return 0
+
+
+def compare_runs(options: argparse.Namespace) -> int:
+    """Print the table of several runs as Markdown; with `--out` also write it, its picture and the curves."""
+    from captioning.named_runs import read_named_run
+    from captioning.reports import comparison_table
+
+    compared = comparison_table.compare_runs([read_named_run(run) for run in options.runs])
+    print(comparison_table.markdown(compared), end="")
+    if options.out:
+        comparison_table.write_comparison(compared, options.out)
     return 0
 
 
@@ -177,6 +218,10 @@ def report_last_run(options: argparse.Namespace) -> int:
     )
     print(f"Registered as {receipt['model_name']}. {receipt['reason']}\n")
     print("Where to look next\n")
+    print(
+        "  reports/evaluation.html                      the page of this run, for any browser: captions, scores, errors"
+    )
+    print("  reports/model_card.md, reports/data_card.md  what the model is, and what it learned from")
     print(
         "  reports/figures/                             learning curves, best and worst captions, attention"
     )

@@ -1,23 +1,26 @@
 """A model and a split -> hypotheses, each image decoded once -> scores."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from captioning import distributed, lookup, tokenization
-from captioning.captioner import Captioner
+from captioning import bootstrap, lookup
+from captioning.batches import assemble
+from captioning.captioner import AnyCaptioner, Captioner
+from captioning.decoding import decode_split, pixel_reader
 from captioning.examples import Examples
-from captioning.generation import beam_search
+from captioning.forcing import likelihoods
+from captioning.generation import GenerationSettings
 from captioning.params import Settings
-from captioning.progress import progress
-from captioning.records import SPLITS, Hypothesis
-
-BATCH_SIZE = 64
-"""Images decoded together; it changes the speed, not the captions."""
+from captioning.records import SPLITS, Hypothesis, Likelihood
+from captioning.scoring import Scorer, scores_of_images, value_of
+from captioning.slices import Slice, cut, parts_of
 
 
 class EvaluateSettings(Settings):
@@ -25,11 +28,14 @@ class EvaluateSettings(Settings):
 
     split: str
     """Whose images are captioned and scored."""
-    beam_width: int = Field(ge=1)
-    max_words: int = Field(ge=1)
-    """At most so many words a caption."""
     metrics: list[str]
     """Names of modules in captioning/metrics."""
+    bootstrap_samples: int = Field(ge=100)
+    """Of the images, from which the intervals of the scores come."""
+    min_images_of_slice: int = Field(ge=1)
+    """Smaller parts of the split are not scored apart."""
+    generation: GenerationSettings
+    """How captions are decoded, here and by the registered model."""
 
     @field_validator("split")
     @classmethod
@@ -56,16 +62,22 @@ class Evaluation:
     scores: dict[str, float]
     """Of the whole split, by score name."""
     scores_of_images: dict[str, dict[str, float]]
+    """Without the scores that only a set has."""
+    intervals: dict[str, tuple[float, float]]
+    """Of the scores of the split: 95 %, by bootstrap over images; a score that has none is missing here."""
+    slices: list[Slice]
+    """Worst first within a group."""
+    signature: str
+    """One line to cite beside the scores: metrics, tokenizer, versions, numbers of images and references, decoding."""
 
 
-def predict(captioner: Captioner, examples: Examples, settings: EvaluateSettings) -> dict[str, Hypothesis]:
+def predict(captioner: AnyCaptioner, examples: Examples, settings: EvaluateSettings) -> dict[str, Hypothesis]:
     """Caption each image of a split once, by image id."""
     return decode_split(
         captioner,
         examples,
         pixel_reader(examples, captioner.device),
-        beam_width=settings.beam_width,
-        max_words=settings.max_words,
+        settings.generation,
     )
 
 
@@ -83,86 +95,75 @@ def coco_results(hypotheses: Mapping[str, Hypothesis]) -> list[dict[str, int | s
     ]
 
 
-def evaluate(captioner: Captioner, examples: Examples, settings: EvaluateSettings) -> Evaluation:
-    """Caption each image of a split once and score the captions."""
-    hypotheses = predict(captioner, examples, settings)
+def evaluate(
+    captioner: AnyCaptioner, examples: Examples, settings: EvaluateSettings, images: Path | None = None
+) -> Evaluation:
+    """Caption each image of a split once and score the captions.
+
+    Args:
+        captioner: whose captions are scored.
+        examples: of the split.
+        settings: section `evaluate`.
+        images: the table of kept images (`data/clean/images.parquet`), for slices by source and original size.
+
+    Raises:
+        ValueError: a metric needs what is not there, or gives no number.
+    """
     references = examples.references()
-    scorer = Scorer(references, settings.metrics)
-    scores, scores_of_images = scorer.score({image_id: own.text for image_id, own in hypotheses.items()})
+    scorer = Scorer(references, settings.metrics, given=("train_references", "vocabulary", "likelihoods"))
+    further: dict[str, Any] = {"vocabulary": captioner.vocabulary}
+    if "train_references" in scorer.reads:
+        further["train_references"] = Examples(examples.folder, "train").references()
+    found: dict[str, Likelihood] = {}
+    further["likelihoods"] = found
+    hypotheses = decode_split(
+        captioner,
+        examples,
+        pixel_reader(examples, captioner.device),
+        settings.generation,
+        observe=_forcing(captioner, examples, found) if "likelihoods" in scorer.reads else None,
+    )
+    scores = scorer.measure({image_id: own.text for image_id, own in hypotheses.items()}, **further)
     return Evaluation(
-        hypotheses=hypotheses, references=references, scores=scores, scores_of_images=scores_of_images
+        hypotheses=hypotheses,
+        references=references,
+        scores={name: value_of(own) for name, own in scores.items()},
+        scores_of_images=scores_of_images(scores, [*hypotheses]),
+        intervals=bootstrap.intervals(scores, num_samples=settings.bootstrap_samples),
+        slices=cut(
+            parts_of(references, images),
+            scores,
+            [*hypotheses],
+            min_images=settings.min_images_of_slice,
+            num_samples=settings.bootstrap_samples,
+        ),
+        signature=scorer.signature(decoding=describe(settings.generation)),
     )
 
 
-Read = Callable[[np.ndarray], torch.Tensor]
-
-
-def pixel_reader(examples: Examples, device: torch.device) -> Read:
-    """Return a function of positions that reads `images_BCHW` uint8 to the device."""
-    return lambda positions: torch.from_numpy(examples.images(positions)).to(device)
-
-
-def decode_split(
-    captioner: Captioner,
-    examples: Examples,
-    read: Read,
-    *,
-    beam_width: int,
-    max_words: int,
-    what: str = "decode",
-) -> dict[str, Hypothesis]:
-    """Return the most probable caption of every image of the split, by image id; `read` gives pixels or features.
-
-    Processes that work together share the images, each image is decoded by one of them, and all get all captions.
-    """
-    captioner.eval()
-    hypotheses: dict[str, Hypothesis] = {}
-    own_positions = np.arange(distributed.rank(), len(examples), distributed.num_processes())
-    starts = range(0, len(own_positions), BATCH_SIZE)
-    for start in progress(starts, total=len(starts), what=what, unit="batches"):
-        positions = own_positions[start : start + BATCH_SIZE]
-        with torch.inference_mode():
-            features = captioner.features(read(positions))
-        captions = beam_search(
-            captioner.decoder, features, captioner.vocabulary, beam_width=beam_width, max_words=max_words
+def _forcing(
+    captioner: AnyCaptioner, examples: Examples, found: dict[str, Likelihood]
+) -> Callable[[np.ndarray, Any], None]:
+    """Return a function of positions and features that fills `found` with the likelihoods of the references."""
+    if not isinstance(captioner, Captioner):
+        raise ValueError(
+            "perplexity and token_accuracy are of a single captioner, and this is an ensemble: "
+            "remove them from evaluate.metrics, or evaluate its members"
         )
-        for position, own in zip(positions, captions, strict=True):
-            hypotheses[examples.image_ids[position]] = own[0]
-    of_all = {image_id: own for part in distributed.gather(hypotheses) for image_id, own in part.items()}
-    return {image_id: of_all[image_id] for image_id in examples.image_ids}
+
+    def observe(positions: np.ndarray, features_BLD: torch.Tensor) -> None:
+        batch = assemble(examples, positions, features_BLD)
+        found.update(zip(batch.image_ids, likelihoods(captioner, batch), strict=True))
+
+    return observe
 
 
-class Scorer:
-    """Scores hypotheses against one set of references, which are tokenized once."""
-
-    def __init__(self, references: dict[str, list[str]], metrics: Sequence[str]) -> None:
-        self._references = tokenization.tokenize(references)
-        self._metrics = list(metrics)
-
-    def score(self, hypotheses: dict[str, str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """Return the scores of the set by score name, and those of each image by image id and score name.
-
-        Raises:
-            ValueError: an image has a hypothesis but no references, or the reverse.
-        """
-        if hypotheses.keys() != self._references.keys():
-            odd = sorted(hypotheses.keys() ^ self._references.keys())
-            raise ValueError(
-                f"{len(odd)} images have a hypothesis or references but not both, such as {odd[:3]}; "
-                "each image of the split is decoded once and scored once"
-            )
-        tokenized = {
-            image_id: own[0]
-            for image_id, own in tokenization.tokenize({k: [v] for k, v in hypotheses.items()}).items()
-        }
-        of_set: dict[str, float] = {}
-        of_images: dict[str, dict[str, float]] = {image_id: {} for image_id in hypotheses}
-        references = {image_id: self._references[image_id] for image_id in tokenized}
-        for metric in self._metrics:
-            for name, (score, per_image) in (
-                lookup.find("metrics", metric).score(tokenized, references).items()
-            ):
-                of_set[name] = float(score)
-                for image_id, own in zip(tokenized, per_image, strict=True):
-                    of_images[image_id][name] = float(own)
-        return of_set, of_images
+def describe(generation: GenerationSettings) -> str:
+    """Return how captions were decoded as a signature says it: `beam, beam width 3, min words 1, max words 24`."""
+    words = []
+    for key, value in generation.model_dump().items():
+        if isinstance(value, dict):
+            words.append(f"{key} {' '.join(map(str, value.values()))}")
+        elif key != "method" and value not in (None, []):
+            words.append(f"{key} {'/'.join(value) if isinstance(value, list) else value}")
+    return ", ".join([generation.method, *words]).replace("_", " ")

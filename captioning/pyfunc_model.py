@@ -43,10 +43,10 @@ class CaptioningModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:  # MLflow passes `context` by this name
         """Read the model folder, and how captions were decoded when the model was scored."""
         from captioning.captioner import Captioner  # and torch with it
+        from captioning.generation import read_settings
 
         self._captioner = Captioner.load(Path(context.artifacts["captioner"]))
-        self._beam_width: int = context.model_config["beam_width"]
-        self._max_words: int = context.model_config["max_words"]
+        self._generation = read_settings(context.model_config)
 
     def predict(self, model_input: list[str]) -> list[Row]:
         """Return captions with their probabilities, or the reason why not, for each picture."""
@@ -66,9 +66,8 @@ class CaptioningModel(mlflow.pyfunc.PythonModel):
                 rows[position].error = str(error)
         if not images:
             return rows
-        width = self._beam_width
         ranked = self._captioner.caption(
-            [*images.values()], beam_width=width, max_words=self._max_words, top=width
+            [*images.values()], self._generation, top=self._generation.num_captions
         )
         for position, hypotheses in zip(images, ranked, strict=True):
             rows[position].captions = [

@@ -15,8 +15,8 @@ WEIGHTS = Path("weights")
 WEIGHTS_KEYS = ("train.encoder.weights", "train.word_vectors.file")
 
 
-def use(name: str, replacements: Sequence[str], target: Path = params.PARAMS_FILE) -> None:
-    """Write `target` from `recipes/<name>.yaml` with `key=value` settings replaced; comments stay.
+def use(name: str | None, replacements: Sequence[str], target: Path = params.PARAMS_FILE) -> None:
+    """Write `target` from `recipes/<name>.yaml`, or from itself, with `key=value` settings replaced; comments stay.
 
     A value is YAML (`3`, `1e-3`, `[bleu, cider]`, text); an item of a list is named by its number, such as
     `train.phases.0.epochs`. A file of weights or word vectors is put into weights/.
@@ -24,22 +24,22 @@ def use(name: str, replacements: Sequence[str], target: Path = params.PARAMS_FIL
     Raises:
         ValueError: no such recipe or key, or the outcome is no valid params.yaml, which is then left as it was.
     """
-    source = RECIPES / f"{name}.yaml"
-    if not source.is_file():
+    source = target if name is None else RECIPES / f"{name}.yaml"
+    if name is not None and not source.is_file():
         known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
         raise ValueError(f"no recipe {name!r} in {RECIPES}/; available: {known}")
     yaml = YAML()
     yaml.width = 200
     values = yaml.load(source.read_text())
     for replacement in replacements:
-        _replace(values, replacement)
+        _replace(values, replacement, "params.yaml" if name is None else "the recipe")
     with whole_file(target) as aside:
         with aside.open("w") as file:
             yaml.dump(values, file)
         params.check(params.read(aside), target)
 
 
-def _replace(values: Any, replacement: str) -> None:
+def _replace(values: Any, replacement: str, source: str) -> None:
     key, is_assignment, text = replacement.partition("=")
     if not is_assignment:
         raise ValueError(f"{replacement!r} is no setting; expected key=value, such as train.seed=1")
@@ -48,9 +48,7 @@ def _replace(values: Any, replacement: str) -> None:
         section = section[last] if last != "" else values
         known = _keys(section)
         if part not in known:
-            raise ValueError(
-                f"the recipe has no key {key!r}; keys there: {', '.join(known or _keys(values))}"
-            )
+            raise ValueError(f"{source} has no key {key!r}; keys there: {', '.join(known or _keys(values))}")
         last = known[part]
     value = YAML(typ="safe", pure=True).load(text)
     section[last] = _in_weights_folder(Path(text), key) if key in WEIGHTS_KEYS and text != "none" else value

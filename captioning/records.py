@@ -40,7 +40,7 @@ class Hypothesis:
     text: str
     """Words joined by single spaces, without markers."""
     log_probability: float
-    """Sum of the log-probabilities of its words and of `<eos>`."""
+    """The model's own, whichever way it was made: the sum over its words and `<eos>`, which a cut caption lacks."""
     attention: list[list[float]] | None = field(default=None, repr=False)
     """One row of L weights a word, where the decoder attends and the caller asked for it."""
 
@@ -48,3 +48,17 @@ class Hypothesis:
     def words(self) -> list[str]:
         """Return the words of the caption."""
         return self.text.split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """What a model thinks of the references of an image, word by word, given the image and the true words before."""
+
+    num_words: int
+    """`<eos>` of each reference included."""
+    log_likelihood: float
+    """Sum over the words, natural logarithm."""
+    num_right: int
+    """Words that the model held for the most probable."""
+    num_in_top_5: int
+    """Words among its five most probable."""

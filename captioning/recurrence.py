@@ -80,8 +80,16 @@ def by_image(rows_NF: torch.Tensor, num_images: int) -> torch.Tensor:
 def additive_scores(energy: nn.Linear, keys_BLA: torch.Tensor, query_NA: torch.Tensor) -> torch.Tensor:
     """Return what each row thinks of each cell, B x K x L: w tanh(key + query) (Bahdanau et al., 2015, A.1.2)."""
     query_BK1A = by_image(query_NA, len(keys_BLA)).unsqueeze(2)
-    scores_BKL1: torch.Tensor = energy(torch.tanh(keys_BLA.unsqueeze(1) + query_BK1A))
-    return scores_BKL1.squeeze(3)
+    if torch.is_grad_enabled() or keys_BLA.device.type != "cpu":
+        scores_BKL1: torch.Tensor = energy((keys_BLA.unsqueeze(1) + query_BK1A).tanh_())
+        return scores_BKL1.squeeze(3)
+    # Image by image and in place the sums stay in a processor's cache: a search takes half the time.
+    sums_KLA = keys_BLA.new_empty(query_BK1A.shape[1], *keys_BLA.shape[1:])
+    scores = [
+        energy(torch.add(keys_LA, query_K1A, out=sums_KLA).tanh_())
+        for keys_LA, query_K1A in zip(keys_BLA, query_BK1A, strict=True)
+    ]
+    return torch.stack(scores).squeeze(3)
 
 
 class RecurrentLayers(nn.Module):

@@ -35,6 +35,18 @@ __all__ = ["Receipt", "RegisterSettings", "champion_folder", "check_receipt", "p
 CHAMPION, PREVIOUS = "champion", "previous"
 PROMOTING = frozenset({"no-champion", "better"})
 INCOMPARABLE = frozenset({"different-test-set", "different-tokenizer", "metric-missing"})
+REPORTS = (
+    "metrics.json",
+    "hypotheses.jsonl",
+    "evaluation.html",
+    "data_card.md",
+    "model_card.md",
+    "model.json",
+    "training/history.csv",
+    "validation/verdict.json",
+    "inspection/verdict.json",
+)
+"""Files of the reports folder that are kept with a run, besides the figures."""
 
 
 class RegisterSettings(Settings):
@@ -238,10 +250,9 @@ def _log_evaluation(run_id: str, challenger: Scored, reports_folder: Path, param
     """Put scores, reports, params and dvc.lock into the training's run, laid out as in the reports folder."""
     client = store.client()
     tracking.log_scores(run_id, {f"test_{name}": value for name, value in challenger.scores.items()})
-    for name in ("metrics.json", "hypotheses.jsonl"):
-        client.log_artifact(run_id, str(reports_folder / name), "reports")
-    for name in ("validation", "inspection"):
-        client.log_artifact(run_id, str(_existing(reports_folder / name / "verdict.json")), f"reports/{name}")
+    for name in REPORTS:
+        path = _existing(reports_folder / name)
+        client.log_artifact(run_id, str(path), (Path("reports") / name).parent.as_posix())
     client.log_artifacts(run_id, str(_existing(reports_folder / "figures")), "reports/figures")
     client.log_dict(run_id, params, "params.yaml")
     if tracking.DVC_LOCK.exists():
@@ -279,9 +290,7 @@ def _version_of(
     client = store.client()
     if not client.search_registered_models(f"name = '{settings.model_name}'"):
         client.create_registered_model(settings.model_name)
-    model_id = servable.log_model(
-        run_id, model_folder, {key: params["evaluate"][key] for key in ("beam_width", "max_words")}
-    )
+    model_id = servable.log_model(run_id, model_folder, params["evaluate"]["generation"])
     client.log_model_artifact(model_id, str(profile))
     with store.as_default_uri():
         return client.create_model_version(

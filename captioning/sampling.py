@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from captioning.generation import forbid
+from captioning.generation import Captions, Sampler, forbid, search
 from captioning.vocabulary import BOS, EOS, PAD
 
 
@@ -31,7 +31,7 @@ def allowed_log_probabilities(logits_NV: torch.Tensor) -> torch.Tensor:
     Words are drawn from this distribution, so their log-likelihood is to be taken from it too: the gradient of another
     one is not that of the expected reward.
     """
-    return torch.log_softmax(_allowed(logits_NV), dim=1)
+    return torch.log_softmax(forbid(logits_NV.to(torch.float32, copy=True)), dim=1)
 
 
 @torch.no_grad()  # inference mode would make tensors that autograd refuses to save
@@ -55,47 +55,39 @@ def sample(
         max_words: draws at most, that of `<eos>` included; a caption that has not ended by then is cut.
         generator: of the random numbers, on the features' device; torch's own where there is none.
     """
-    num_rows, device = len(features_BLD) * num_samples, features_BLD.device
-    memory = decoder.prepare(features_BLD)
-    state = decoder.start(memory, num_rows)
-    words_N = torch.full((num_rows,), BOS, device=device)
-    has_ended_N = torch.zeros(num_rows, dtype=torch.bool, device=device)
-    drawn: list[torch.Tensor] = []
-    for _ in range(max_words):
-        output, state, _ = decoder.step(memory, state, words_N)
-        words_N = _draw(decoder.words.logits(output), generator).masked_fill(has_ended_N, PAD)
-        drawn.append(words_N)
-        has_ended_N = has_ended_N | (words_N == EOS)
-        if bool(has_ended_N.all()):
-            break
-    return _samples(torch.stack(drawn, dim=1).cpu().view(-1, num_samples, len(drawn)))
+    parts = search(
+        decoder,
+        features_BLD,
+        Sampler(num_samples, lambda captions: _random(captions, generator)),
+        lambda scores_NV, _: forbid(scores_NV),
+        max_words=max_words,
+    )
+    words_of = {
+        image: [ids[: ids.index(EOS) + 1] if EOS in ids else ids for ids in own]
+        for part in parts
+        for image, own in zip(
+            part.images_B.tolist(),
+            part.words_NT[:, 1:].view(len(part.images_B), num_samples, -1).tolist(),
+            strict=True,
+        )
+    }
+    return _samples([words_of[image] for image in range(len(words_of))])
 
 
-def _allowed(logits_NV: torch.Tensor) -> torch.Tensor:
-    return forbid(logits_NV.to(torch.float32, copy=True))
+def _random(captions: Captions, generator: torch.Generator | None) -> torch.Tensor:
+    return torch.rand(len(captions.scores_N), generator=generator, device=captions.scores_N.device)
 
 
-def _draw(logits_NV: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Draw a word for each row by one random number; `torch.multinomial` makes V and takes 12 times as long."""
-    cumulative_NV = torch.softmax(_allowed(logits_NV), dim=1).cumsum(dim=1)
-    total_N1 = cumulative_NV[:, -1:]
-    random_N1 = torch.rand(total_N1.shape, generator=generator, device=total_N1.device)
-    # The first word with a larger sum: never one of probability 0, and always one, as random * total < total.
-    drawn_N = torch.searchsorted(cumulative_NV, random_N1 * total_N1, right=True).squeeze(1)
-    # Logits that are not finite, for which there is none, show in the loss and not as an index.
-    return drawn_N.clamp_(max=logits_NV.shape[1] - 1)
-
-
-def _samples(targets_BKT: torch.Tensor) -> Samples:
-    lengths_BK = (targets_BKT != PAD).sum(dim=2)
+def _samples(words_BK: list[list[list[int]]]) -> Samples:
+    lengths_BK = torch.tensor([[len(words) for words in own] for own in words_BK])
     longest_first = lengths_BK.amax(dim=1).argsort(descending=True, stable=True)
-    targets_NT = targets_BKT[longest_first].flatten(0, 1)
+    targets_NT = torch.full((lengths_BK.numel(), int(lengths_BK.max())), PAD)
+    rows = (words for image in longest_first.tolist() for words in words_BK[image])
+    for target_T, words in zip(targets_NT, rows, strict=True):
+        target_T[: len(words)] = torch.tensor(words)
     read_NT = targets_NT[:, :-1].masked_fill(targets_NT[:, :-1] == EOS, PAD)
     return Samples(
-        words_BK=[
-            [words[:length] for words, length in zip(*own, strict=True)]
-            for own in zip(targets_BKT.tolist(), lengths_BK.tolist(), strict=True)
-        ],
+        words_BK=words_BK,
         longest_first=longest_first,
         tokens_NT=torch.cat([torch.full_like(targets_NT[:, :1], BOS), read_NT], dim=1),
         targets_NT=targets_NT,

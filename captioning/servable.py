@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 from pathlib import Path
+from typing import Any
 
 from captioning import encoders, store
 
@@ -26,11 +27,11 @@ RED_SQUARE = (
 """A PNG of 16 x 16 pixels as a request carries it: the input example."""
 
 
-def log_model(run_id: str, model_folder: Path, decoding: dict[str, int]) -> str:
+def log_model(run_id: str, model_folder: Path, generation: dict[str, Any]) -> str:
     """Log the servable model of a run and return its id: `models:/<id>` loads it.
 
-    It carries this package's code, and captions as it was scored: `decoding` states beam width and longest
-    caption. It is loaded and asked once, as a server would do it.
+    It carries this package's code, and captions as it was scored, with the settings `generation`. It is loaded and
+    asked once, as a server would do it.
 
     Raises:
         ValueError: it does not caption the input example.
@@ -50,7 +51,7 @@ def log_model(run_id: str, model_folder: Path, decoding: dict[str, int]) -> str:
             python_model=str(package / "pyfunc_model.py"),
             artifacts={"captioner": str(model_folder)},
             code_paths=[str(package)],
-            model_config=decoding,
+            model_config=generation,
             pip_requirements=requirements(model_folder),
             input_example=[RED_SQUARE],
         )

@@ -7,26 +7,24 @@ stage as they come, and what ran at the end; a stage that did not change takes a
 message when a stage fails; a retry is made only where `meta` in dvc.yaml says so.
 """
 
-import atexit
 import json
 import logging
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed
 
+from flows import checkout
 from flows.artifacts import artifact_key, stage_markdown
-from flows.servers import free_port, prefect_server, serving, wait_for_answer
+from flows.connection import connect
 from flows.stage_graph import Stage, read_stages
 from flows.stage_run import StageRun, dvc_command, run_stage, stage_environment
 
@@ -38,13 +36,22 @@ RECEIPT_NAME = "registration.json"
 def pipeline() -> State[Any]:
     """Run every stage that changed, then check that nothing is left to do."""
     try:
-        stages = read_stages()
-        runs = {stage.name: _run(stage) for stage in stages}
-        runs.update(_register_again(stages))
-        check_clean()
+        with checkout.alone(get_run_logger().info):
+            return Completed(message=run_stages(read_stages()))
     except ValueError as error:
         return Failed(message=str(error))
-    return Completed(message=summary(runs))
+
+
+def run_stages(stages: list[Stage], forced: Collection[str] = ()) -> str:
+    """Run every stage that changed and those `forced`, check that nothing is left to do, say what ran.
+
+    Raises:
+        ValueError: a stage failed, or something is left; the message is for the user.
+    """
+    runs = {stage.name: _run(stage, force=stage.name in forced) for stage in stages}
+    runs.update(_register_again(stages))
+    check_clean()
+    return summary(runs)
 
 
 @task(cache_policy=NO_CACHE)  # DVC alone decides what need not run
@@ -109,6 +116,19 @@ def check_clean() -> None:
     Raises:
         ValueError: it does, or cannot tell; the message names the stages and what changed.
     """
+    if changed := changed_stages():
+        stages = "; ".join(f"{name}: {json.dumps(changes)}" for name, changes in changed.items())
+        raise ValueError(
+            f"every stage ran, but `dvc status` is not clean: {stages}. A file changed meanwhile; run again"
+        )
+
+
+def changed_stages() -> dict[str, Any]:
+    """Return what DVC sees changed, by stage; not the stages that follow from it.
+
+    Raises:
+        ValueError: it cannot tell.
+    """
     status = subprocess.run(
         dvc_command("--wait-for-lock", "status", "--json"),
         env=stage_environment(),
@@ -117,12 +137,9 @@ def check_clean() -> None:
         text=True,
     )
     if status.returncode != 0:
-        raise ValueError(f"`dvc status` failed after every stage ran:\n{status.stderr.strip()}")
-    if changed := json.loads(status.stdout):
-        stages = "; ".join(f"{name}: {json.dumps(changes)}" for name, changes in changed.items())
-        raise ValueError(
-            f"every stage ran, but `dvc status` is not clean: {stages}. A file changed meanwhile; run again"
-        )
+        raise ValueError(f"`dvc status` failed:\n{status.stderr.strip()}")
+    changed: dict[str, Any] = json.loads(status.stdout)
+    return changed
 
 
 def summary(runs: dict[str, StageRun]) -> str:
@@ -131,31 +148,6 @@ def summary(runs: dict[str, StageRun]) -> str:
     return "; ".join(
         f"{what}: {', '.join(n for n, run in runs.items() if run.outcome == what)}" for what in outcomes
     )
-
-
-def _connect() -> None:
-    """Reach the configured Prefect server, or start one for this process where none is configured.
-
-    The latter ends after Prefect has sent its last logs, which happens when the interpreter exits: handlers
-    registered first run last.
-
-    Raises:
-        ValueError: there is no answer; the message says what to do.
-    """
-    if url := PREFECT_API_URL.value():
-        with get_client(sync_client=True) as client:
-            if problem := client.api_healthcheck():
-                raise ValueError(
-                    f"no Prefect server answers at {url} ({problem}): start one there (`make ui`), or unset "
-                    "PREFECT_API_URL to have one started for this run"
-                )
-        return
-    print("Starting a Prefect server for this run (10 to 30 s)", file=sys.stderr)
-    server = prefect_server(free_port())
-    stack = ExitStack()
-    atexit.register(stack.close)
-    wait_for_answer(server, stack.enter_context(serving(server)))
-    stack.enter_context(temporary_settings({PREFECT_API_URL: f"{server.address}/api"}))
 
 
 def _has_traceback(record: logging.LogRecord) -> bool:
@@ -172,7 +164,7 @@ logging.getLogger("prefect.task_runs").addFilter(_has_traceback)
 def main() -> None:
     """Run the pipeline; exit code 0 when every stage is up to date."""
     try:
-        _connect()
+        connect()
         state = pipeline(return_state=True)
     except ValueError as error:
         sys.exit(f"pipeline: {error}")

@@ -1,9 +1,11 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scratch_project import LIMIT_SECONDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,3 +60,18 @@ def tiny_examples(tiny_tables: Path) -> Path:
         patch.setenv("CAPTIONING_HOME", str(tiny_tables / "home"))
         write_examples(tiny_tables / "raw", tiny_tables / "clean", tiny_tables / "splits", folder, settings)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[str]:
+    """A Prefect server with a database of its own, started once for all files of a test process; its address."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS,
+        temporary_settings,
+    )
+    from prefect.testing.utilities import prefect_test_harness
+
+    quickly = {PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS: 1}
+    with temporary_settings(quickly), prefect_test_harness(server_startup_timeout=int(LIMIT_SECONDS)):
+        yield str(PREFECT_API_URL.value())

@@ -67,6 +67,19 @@ def test_a_vocabulary_of_other_words_is_refused_at_load(captioner: Captioner, tm
         Captioner.load(tmp_path)
 
 
+def test_weights_of_another_vocabulary_are_refused_even_where_the_files_agree(
+    captioner: Captioner, tmp_path: Path
+):
+    captioner.save(tmp_path, fingerprint="f")
+    other = Vocabulary([*MARKERS, "a", "red", "dog", "cat"])
+    other.save(tmp_path / "vocabulary.json")
+    description = json.loads((tmp_path / "captioner.json").read_text())
+    (tmp_path / "captioner.json").write_text(json.dumps(description | {"vocabulary": other.digest}))
+    message = r"weights.safetensors are not those of the model that .* size mismatch .*; restore the folder"
+    with pytest.raises(ValueError, match=message):
+        Captioner.load(tmp_path)
+
+
 def test_a_folder_without_weights_is_refused(captioner: Captioner, tmp_path: Path):
     captioner.save(tmp_path, fingerprint="f")
     (tmp_path / "weights.safetensors").write_bytes(b"torn")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captioning import lookup
-from captioning.generation import beam_search
+from captioning.generation import PLAIN_BEAM, generate
 from captioning.vocabulary import BOS, EOS, MARKERS, Vocabulary
 from captioning.words import Words
 
@@ -211,7 +211,7 @@ def test_an_untrained_decoder_still_ends(decoder: Any):
     decoder.words.logits = lambda output: torch.zeros(len(output), len(VOCABULARY)).index_fill(
         1, torch.tensor(EOS), -50.0
     )
-    captions = beam_search(decoder, _batch()[0], VOCABULARY, beam_width=2, max_words=6)
+    captions = generate(decoder, _batch()[0], VOCABULARY, PLAIN_BEAM.replaced(beam_width=2, max_words=6))
     assert [len(own[0].words) for own in captions] == [6, 6, 6]
 
 

@@ -11,14 +11,22 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from captioning import figures
 from captioning.figures import (
+    ScoredRun,
+    attention_panels,
     attention_sheet,
     best_median_worst,
     contact_sheet,
+    curves_of_runs,
+    kept_epoch,
+    learning_curve,
     learning_curves,
+    panels_of,
+    score_dots,
+    selecting_score,
     wrap,
 )
+from captioning.figures.drawing import saved_figure
 
 Row = tuple[np.ndarray, str, list[str], float]
 
@@ -122,6 +130,92 @@ def test_curves_can_be_short_flat_or_long(bleu: list[float], tmp_path: Path, dra
     assert labels and not any("." in label for label in labels), "an epoch is a whole number"
 
 
+def test_the_score_that_selected_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+    both = history(0.1, 0.3, 0.2).assign(val_cider=[0.5, 0.6, 0.7])
+    assert selecting_score(both) == "val_bleu_4"
+    assert selecting_score(both.assign(kept=[0, 0, 1])) == "val_cider"
+    assert selecting_score(both.drop(columns="kept")) == "val_bleu_4"
+    without = both.assign(kept=[0, 0, 1]).drop(columns="val_bleu_4")
+    learning_curves(without, tmp_path / "cider.png")
+    _, scores = drawn[0].axes
+    assert scores.get_title(loc="left") == "CIDEr of decoded val captions"
+    assert [text.get_text() for text in scores.texts] == ["0.700 at epoch 3, kept"]
+
+
+def test_a_history_without_decoded_captions_or_losses_still_has_its_curves(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    whole = history(0.1, 0.2)
+    assert panels_of(whole.drop(columns="val_bleu_4")) == ["loss"]
+    assert panels_of(whole.drop(columns=["train_loss", "val_loss"])) == ["val_bleu_4"]
+    assert panels_of(whole[["epoch"]]) == ["loss"]
+    for number, columns in enumerate((["epoch"], ["epoch", "val_loss"], ["epoch", "kept", "train_loss"])):
+        learning_curves(whole[columns], tmp_path / f"{number}.png")
+    assert [len(figure.axes) for figure in drawn] == [1, 1, 1]
+    assert kept_epoch(whole[["epoch"]]) is None
+
+
+def test_a_phase_begins_at_a_line_and_rewarded_epochs_have_no_train_loss(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    two = history(0.1, 0.2, 0.3).assign(phase=[1, 1, 2], train_loss=[3.0, 2.0, np.nan])
+    learning_curves(two, tmp_path / "curves.png")
+    for axes in drawn[0].axes:
+        assert "phase 2" in [text.get_text() for text in axes.texts]
+        assert [2.5, 2.5] in [list(np.asarray(line.get_xdata())) for line in axes.lines]
+
+
+def test_a_curve_alone_is_the_same_svg_each_time() -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    learning_curve(history(0.1, 0.2), "loss", first)
+    learning_curve(history(0.1, 0.2), "loss", second)
+    assert first.getvalue() == second.getvalue()
+    assert first.getvalue().startswith(b"<?xml")
+    assert b"<dc:date>" not in first.getvalue() and b"Matplotlib" not in first.getvalue()
+
+
+def test_runs_are_laid_over_each_other_by_name(tmp_path: Path, drawn: list[Figure]) -> None:
+    runs = {"soft": history(0.1, 0.2, 0.15), "a very long name of a run" * 2: history(0.3)}
+    assert curves_of_runs(runs, tmp_path / "first.png") == "val_bleu_4"
+    curves_of_runs(runs, tmp_path / "second.png")
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert legend == list(runs)
+    _, scores = drawn[0].axes
+    assert [line.get_label() for line in scores.lines][::2] == list(runs)
+    box = drawn[0].legends[0].get_window_extent()
+    assert all(box.y1 <= axes.get_window_extent().y0 for axes in drawn[0].axes), "the legend covers a curve"
+
+
+def test_many_runs_differ_in_colour_or_line(tmp_path: Path, drawn: list[Figure]) -> None:
+    curves_of_runs({f"run {number}": history(0.1, 0.2) for number in range(16)}, tmp_path / "many.png")
+    lines = [line for line in drawn[0].axes[0].lines if len(np.asarray(line.get_xdata())) == 2]
+    assert len({(line.get_color(), str(line.get_linestyle())) for line in lines}) > 7
+    assert len(lines) == 16
+
+
+def test_runs_without_a_common_score_show_their_losses(tmp_path: Path, drawn: list[Figure]) -> None:
+    other = history(0.1, 0.2).rename(columns={"val_bleu_4": "val_cider"})
+    assert curves_of_runs({"a": history(0.1, 0.2), "b": other}, tmp_path / "curves.png") is None
+    assert len(drawn[0].axes) == 1
+
+
+def test_scores_of_runs_stand_under_each_other_with_intervals(tmp_path: Path, drawn: list[Figure]) -> None:
+    runs = [
+        ScoredRun("soft", "soft_attention, resnet18", {"bleu_4": 0.2, "cider": 1.0}, {"bleu_4": (0.1, 0.3)}),
+        ScoredRun("W" * 80, "W" * 80, {"bleu_4": 0.3}, {}),
+    ]
+    score_dots(runs, ["bleu_4", "cider"], tmp_path / "first.png")
+    score_dots(runs, ["bleu_4", "cider"], tmp_path / "second.png")
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    bleu, cider = drawn[0].axes
+    assert [axes.get_title(loc="left") for axes in (bleu, cider)] == ["BLEU-4", "CIDEr"]
+    assert [text.get_text() for text in bleu.texts] == ["0.200", "0.300"]
+    assert [text.get_text() for text in cider.texts] == ["1.000"]
+    assert [0.1, 0.3] in [list(np.asarray(line.get_xdata())) for line in bleu.lines]
+    assert_nothing_overlaps_or_leaves_the_page(drawn[0])
+
+
 def test_contact_sheet_shows_the_best_the_median_and_the_worst(
     rows: list[Row], tmp_path: Path, drawn: list[Figure]
 ) -> None:
@@ -132,6 +226,13 @@ def test_contact_sheet_shows_the_best_the_median_and_the_worst(
     assert [text for text in texts if text in {"Best", "Median", "Worst"}] == ["Best", "Median", "Worst"]
     assert len(drawn[0].images) == 12
     assert_nothing_overlaps_or_leaves_the_page(drawn[0])
+
+
+def test_where_less_is_better_the_least_is_best(tmp_path: Path, drawn: list[Figure]) -> None:
+    captions = [(noise(20, 20), f"caption {score}", ["a dog"], float(score)) for score in range(6)]
+    contact_sheet(captions, tmp_path / "sheet.png", score_name="levenshtein", higher_is_better=False)
+    texts = [text.get_text() for text in drawn[0].texts if text.get_text().startswith("caption")]
+    assert texts == [f"caption {score}" for score in range(6)]
 
 
 def test_sheet_of_the_shown_pictures_is_the_sheet_of_all(rows: list[Row], tmp_path: Path) -> None:
@@ -200,7 +301,7 @@ def test_a_panel_is_drawn_for_each_word(rows: list[Row], tmp_path: Path, drawn: 
     assert texts[:4] == words[:4]
     assert texts[4].endswith("…")
     assert texts[5:7] == words[5:]
-    assert texts[-1] == "17 %"
+    assert texts[-1] == "67 %", "an even share of six cells is a quarter of full colour"
     assert len(drawn[0].images) == 1 + len(words) + 1  # the picture, the words, the scale
     assert len(drawn[1].images) == 1
     for figure in drawn:
@@ -221,6 +322,26 @@ def test_colour_lies_where_the_weight_is(tmp_path: Path, drawn: list[Figure]) ->
     assert colour.max() > 150
 
 
+def test_a_panel_says_where_the_strongest_cell_is_and_what_went_elsewhere() -> None:
+    weights = np.array([[0.1, 0.1, 0.1, 0.1, 0.1, 0.3], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]])
+    panels, full = attention_panels(noise(20, 30), ["of", "dog"], weights, (2, 3), width=60)
+    assert full == pytest.approx(4 / 6)
+    assert attention_panels(noise(20, 30), ["dog"], np.eye(1, 6), (2, 3), width=60)[1] == 1
+    assert [panel.strongest for panel in panels] == [(1, 2), (0, 0)]
+    assert [panel.looked_away for panel in panels] == pytest.approx([0.2, 0.0], abs=1e-6)
+    assert all(panel.pixels.shape == (40, 60, 3) for panel in panels)
+
+
+def test_even_attention_is_pale_and_focused_attention_strong() -> None:
+    grey = np.full((32, 32, 3), 128, np.uint8)
+    weights = np.full((2, 64), 1 / 64)
+    weights[1] = np.eye(1, 64, 9)
+    (even, focused), _ = attention_panels(grey, ["of", "dog"], weights, (8, 8), width=64)
+    colour = [int(np.ptp(panel.pixels.astype(int), axis=2).max()) for panel in (even, focused)]
+    assert colour[0] < 60
+    assert colour[1] > 150
+
+
 def test_weights_of_another_grid_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         AssertionError, match=r"weights are 2 x 5, expected 2 words x 4 cells of the grid \(2, 2\)"
@@ -231,7 +352,7 @@ def test_weights_of_another_grid_are_refused(tmp_path: Path) -> None:
 def test_failed_drawing_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="no captions to draw"):
         contact_sheet([], tmp_path / "sheet.png")
-    with pytest.raises(RuntimeError), figures._figure(tmp_path / "figure.png", width=1, height=1):
+    with pytest.raises(RuntimeError), saved_figure(tmp_path / "figure.png", width=1, height=1):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -51,16 +50,6 @@ def test_a_server_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
         r"PREFECT_API_URL to have one started for this run\n",
         output,
     )
-
-
-@pytest.fixture(scope="module")
-def prefect() -> Iterator[str]:
-    """A Prefect server with a database of its own; its address."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=int(LIMIT_SECONDS)):
-        yield str(PREFECT_API_URL.value())
 
 
 def run_flow(folder: Path) -> Any:

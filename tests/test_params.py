@@ -36,14 +36,15 @@ def test_the_projects_params_and_all_recipes_are_valid(values: dict[str, Any]):
 def test_unknown_missing_and_ill_typed_keys_are_refused_by_name_all_at_once(values: dict[str, Any]):
     values["train"] = values["train"] | {"epoch": 3, "seed": "none"}
     del values["train"]["phases"][0]["batch_size"]
-    values["evaluate"] = values["evaluate"] | {"beam_width": 0}
+    values["evaluate"]["generation"]["beam_width"] = 0
     with pytest.raises(ValueError) as refusal:
         params.check(values)
     message = str(refusal.value)
     assert "params.yaml: unknown key 'train.epoch' (value 3); known: " in message
     assert "params.yaml: missing keys ['train.phases.0.batch_size']" in message
     assert "params.yaml: train.seed: input should be a valid integer, got 'none'" in message
-    assert "params.yaml: evaluate.beam_width: input should be greater than or equal to 1, got 0" in message
+    refused = "params.yaml: evaluate.generation.beam.beam_width: input should be greater than or equal to 1, got 0"
+    assert refused in message
 
 
 def test_unknown_and_missing_sections_are_refused_by_name(values: dict[str, Any]):

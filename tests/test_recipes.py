@@ -15,7 +15,7 @@ from captioning.batches import Batch, collate
 from captioning.captioner import Captioner
 from captioning.datasets import DatasetSettings
 from captioning.examples import Examples
-from captioning.generation import beam_search
+from captioning.generation import PLAIN_BEAM, generate
 from captioning.images import PixelTransform
 from captioning.rewards import CiderReward
 from captioning.training import TrainSettings
@@ -135,8 +135,9 @@ def test_every_phase_of_a_recipe_takes_a_step_and_the_outcome_captions(
         has_moved = not all(map(torch.equal, before, after))
         assert has_moved or own.objective.name == "self_critical", "a reward of random words may be 0"
     captioner.eval()
-    captions = beam_search(captioner.decoder, features_BLD, VOCABULARY, beam_width=1, max_words=3)
-    assert all(len(own[0].text.split()) <= 3 for own in captions)
+    decoding = PLAIN_BEAM.replaced(beam_width=1, max_words=3)
+    captions = generate(captioner.decoder, features_BLD, VOCABULARY, decoding)
+    assert all(1 <= len(own[0].words) <= 3 for own in captions)
 
 
 @pytest.mark.parametrize(

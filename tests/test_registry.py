@@ -22,6 +22,7 @@ import torch
 from captioning import champion, encoders, params, registry, servable, store
 from captioning.captioner import Captioner
 from captioning.decoders import soft_attention
+from captioning.generation import PLAIN_BEAM
 from captioning.images import PixelTransform
 from captioning.params import Settings
 from captioning.registry import Receipt, RegisterSettings, Scored, decide
@@ -29,7 +30,8 @@ from captioning.vocabulary import Vocabulary
 from stages import register as stage
 
 ROOT = Path(__file__).parents[1]
-PARAMS: dict[str, Any] = {"evaluate": {"beam_width": 2, "max_words": 5}, "train": {"seed": 0}}
+GENERATION = PLAIN_BEAM.replaced(beam_width=2, max_words=5).model_dump()
+PARAMS: dict[str, Any] = {"evaluate": {"generation": GENERATION}, "train": {"seed": 0}}
 
 
 def write_model(folder: Path, fingerprint: str) -> Path:
@@ -54,6 +56,8 @@ def write_reports(folder: Path, scores: dict[str, float], references: list[str],
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "training" / "history.csv").write_text("epoch,train_loss,val_bleu_4\n1,2.0,0.1\n2,1.0,0.2\n")
     (folder / "figures" / "learning_curve.png").write_bytes(b"\x89PNG")
+    for name in ("evaluation.html", "data_card.md", "model_card.md", "model.json"):
+        (folder / name).write_text("{}")
     for name in ("validation", "inspection"):
         (folder / name / "verdict.json").write_text('{"accepted": true}\n')
     (folder / "validation" / "profile.json").write_text(json.dumps({"num_images": 2}) + "\n")
@@ -220,12 +224,18 @@ def test_the_first_version_becomes_champion_with_its_lineage(project: Project) -
     run = client.get_run(version.run_id)
     assert (run.info.status, run.data.tags["captioning.fingerprint"]) == ("FINISHED", "abc123")
     assert (run.data.metrics["test_bleu_4"], run.data.metrics["val_bleu_4"]) == (0.2, 0.2)
-    assert run.data.params["evaluate.beam_width"] == "2"
+    assert run.data.params["evaluate.generation.beam_width"] == "2"
     logged = {
         path.path for folder in ("", "reports") for path in client.list_artifacts(version.run_id, folder)
     }
     assert logged >= {"params.yaml", "reports/metrics.json", "reports/hypotheses.jsonl", "reports/figures"}
-    assert logged >= {"reports/validation", "reports/inspection"}
+    assert logged >= {"reports/validation", "reports/inspection", "reports/training"}
+    assert logged >= {
+        "reports/evaluation.html",
+        "reports/data_card.md",
+        "reports/model_card.md",
+        "reports/model.json",
+    }
 
 
 def test_the_champion_is_the_best_and_the_one_before_it_previous(project: Project) -> None:
@@ -477,7 +487,7 @@ def test_the_logged_model_captions_with_the_code_it_carries(project: Project, tm
     first, second = rows[0]["captions"]
     assert 1 >= first["probability"] >= second["probability"] > 0
     assert first["text"] != second["text"]
-    assert max(len(row["text"].split()) for row in (first, second)) <= PARAMS["evaluate"]["max_words"]
+    assert max(len(row["text"].split()) for row in (first, second)) <= GENERATION["max_words"]
     assert rows[1]["captions"] == rows[2]["captions"] == []
 
 

@@ -17,15 +17,19 @@ import torch
 
 from captioning import params
 from captioning.checkpoints import Checkpoints
-from captioning.evaluation import EvaluateSettings, Scorer, decode_split, pixel_reader
+from captioning.decoding import decode_split, pixel_reader
+from captioning.evaluation import EvaluateSettings
 from captioning.examples import Examples
+from captioning.generation import PLAIN_BEAM
 from captioning.preprocessing import PreprocessSettings, write_examples
 from captioning.records import PREDICT
+from captioning.scoring import Scorer
 from captioning.training import Training, TrainSettings
 from captioning.training.schedules import Moment
 from stages.evaluate import write_predictions
 
 ROOT = Path(__file__).parents[1]
+GREEDY = PLAIN_BEAM.replaced(beam_width=1)
 
 
 def _settings(*, train_from: str | None = None, learning_rate: float = 5e-3, **changes: Any) -> TrainSettings:
@@ -94,9 +98,7 @@ def test_pictures_without_captions_are_captioned_into_cocos_results_file(
 def test_the_best_epoch_by_decoded_bleu_4_is_kept(whole: tuple[Training, pd.DataFrame], tiny_examples: Path):
     training, history = whole
     val = Examples(tiny_examples, "val")
-    hypotheses = decode_split(
-        training.captioner, val, pixel_reader(val, torch.device("cpu")), beam_width=1, max_words=24
-    )
+    hypotheses = decode_split(training.captioner, val, pixel_reader(val, torch.device("cpu")), GREEDY)
     scores, _ = Scorer(val.references(), ["bleu"]).score({key: own.text for key, own in hypotheses.items()})
     assert scores["bleu_4"] == pytest.approx(history["val_bleu_4"].max(), abs=1e-5)
 
@@ -304,7 +306,7 @@ def test_a_second_phase_begins_with_the_best_of_the_first(tiny_examples: Path, t
     first = _settings(epochs=2).phases[0].model_dump()
     second = first | {"objective": SELF_CRITICAL, "epochs": 1, "average_decay": 0.5}
     second["optimizer"] = first["optimizer"] | {"learning_rate": 1e-12}
-    validation = {"beam_width": 1, "max_words": 24, "metrics": ["bleu", "cider"], "select": "bleu_1"}
+    validation = {"generation": GREEDY, "metrics": ["bleu", "cider"], "select": "bleu_1"}
     training = _training(tiny_examples, tmp_path, phases=[first, second], validation=validation)
     history = training.run()
     assert list(history["phase"]) == [1, 1, 2]
@@ -319,8 +321,7 @@ def test_the_average_of_the_weights_is_short_at_first_and_is_what_is_validated(
     tiny_examples: Path, tmp_path: Path
 ):
     training = _training(tiny_examples, tmp_path, average_decay=0.2)
-    [settings] = training._settings.phases
-    phase, decoder = training._phase(settings), training.captioner.decoder
+    phase, decoder = training.phase(0), training.captioner.decoder
     averages: dict[str, torch.Tensor] = {}
     for step, batch in enumerate(phase.batches(0, first_step=0)):
         phase.step(batch, Moment(step=step, steps_per_epoch=99, epochs=1, history=[]))
@@ -368,7 +369,7 @@ def test_augmentations_that_cannot_be_true_are_refused():
 
 
 def test_a_score_that_is_not_measured_cannot_select(tiny_examples: Path, tmp_path: Path):
-    validation = {"beam_width": 1, "max_words": 24, "metrics": ["bleu"], "select": "cider"}
+    validation = {"generation": GREEDY, "metrics": ["bleu"], "select": "cider"}
     with pytest.raises(
         ValueError, match=r"select: 'cider' is not among the scores of val \(bleu_1, .*add its"
     ):

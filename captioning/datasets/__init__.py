@@ -4,6 +4,7 @@ Each module has
 
 - `LICENSE`, `CITATION`: what a user must know before using the pictures; the download stage prints them.
 - `class Settings(DatasetSettings)`: its own keys of the `download` section.
+- `sources(settings)`: yield every `Source` outside of the project whose change means new data.
 - `prepare(folder, settings, fetch)`: put the archives that hold the images, and the caption files, into `folder`.
   `fetch(url, path, sha256)` downloads one file (`https://`, `http://`, `file://`), checked where `sha256` is given.
 - `read_pairs(folder, settings)`: yield one `Pair` an image, in a deterministic order, ids unique. Images without
@@ -16,7 +17,9 @@ needs may stay there; all are written deterministically.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -24,6 +27,18 @@ from captioning.params import Settings
 
 Fetch = Callable[[str, Path, str | None], None]
 """`fetch(url, path, sha256)`; raises `OSError` or `ValueError` with a sentence for the user when it cannot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A place outside of the project that a data set is made from."""
+
+    place: str
+    """An address, or a path from the project root, as the settings state it."""
+    kind: Literal["file", "list", "folder"]
+    """A list names what there is and is small enough to be read whole; a file is looked at from outside."""
+    sha256: str | None = None
+    """Where the settings state it: another content would be refused, so there is nothing new to be seen."""
 
 
 class DatasetSettings(Settings):

@@ -19,10 +19,10 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from captioning import tables
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.formats.caption_tables import ROWS_PER_BATCH, read_rows
 from captioning.formats.large_zips import DamagedMember, Member, read_directory, read_pieces
-from captioning.formats.sources import address, below, distinct
+from captioning.formats.sources import address, below, distinct, local_path
 from captioning.home import work
 from captioning.progress import progress, say
 from captioning.records import PREDICT, Pair
@@ -53,6 +53,17 @@ class Settings(DatasetSettings):
     """Address or path of Kaggle's zip, or of the folder into which it was unpacked."""
     parts: Annotated[list[Literal["train", "test"]], Field(min_length=1), AfterValidator(distinct)]
     """In this order; test is for prediction."""
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield the zip; or the labels, and the folder of drawings where it is on disk."""
+    if _is_zip(settings):
+        yield Source(place=settings.source, kind="file")
+        return
+    for part in settings.parts:
+        yield Source(place=below(settings.source, LABELS[part]), kind="list")
+    if local_path(settings.source):
+        yield Source(place=settings.source, kind="folder")
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

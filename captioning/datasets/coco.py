@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.formats.json_lists import read_lists
 from captioning.formats.karpathy_splits import read_splits
 from captioning.formats.sources import (
@@ -58,6 +58,16 @@ class Settings(DatasetSettings):
             self.checksums, [_archive(self, part) for part in PARTS] + list(_texts(self))
         )
         return self
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield the archives of the parts, their caption files, and Karpathy's splits if wanted."""
+    places = {_text(settings, part): settings.annotations for part in settings.parts}
+    places |= {_archive(settings, part): settings.source for part in settings.parts}
+    for name, place in places.items():
+        yield Source(place=below(place, name), kind="file", sha256=settings.checksums.get(name))
+    if settings.karpathy:
+        yield Source(place=settings.karpathy, kind="list")
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

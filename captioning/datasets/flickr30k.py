@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import field_validator
 
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.formats.caption_tables import read_numbered
 from captioning.formats.karpathy_splits import read_splits
 from captioning.formats.sources import address, members_by_name, refuse_unknown_checksums
@@ -52,6 +52,14 @@ class Settings(DatasetSettings):
     def _names_a_file(cls, checksums: dict[str, str]) -> dict[str, str]:
         refuse_unknown_checksums(checksums, (IMAGES, CAPTIONS))
         return checksums
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield the captions, Karpathy's splits if wanted, and the photographs."""
+    yield Source(place=settings.captions, kind="list", sha256=settings.checksums.get(CAPTIONS))
+    if settings.karpathy:
+        yield Source(place=settings.karpathy, kind="list")
+    yield Source(place=settings.images, kind="file", sha256=settings.checksums.get(IMAGES))
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

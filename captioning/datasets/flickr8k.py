@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import field_validator
 
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.formats.caption_tables import read_numbered
 from captioning.formats.sources import below, members_by_name, open_text, refuse_unknown_checksums
 from captioning.progress import say
@@ -43,6 +43,13 @@ class Settings(DatasetSettings):
     def _names_an_archive(cls, checksums: dict[str, str]) -> dict[str, str]:
         refuse_unknown_checksums(checksums, (IMAGES, TEXTS))
         return checksums
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield both archives."""
+    for name in (TEXTS, IMAGES):
+        place = below(settings.source, name)
+        yield Source(place=place, kind="file", sha256=settings.checksums.get(name))
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

@@ -9,14 +9,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from pydantic import field_validator
 
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.formats.caption_tables import CaptionRow, caption_table, read_rows, suffix
-from captioning.formats.sources import address
+from captioning.formats.sources import address, local_path
 from captioning.progress import say
 from captioning.records import PREDICT, Pair
 
@@ -59,6 +57,12 @@ class Settings(DatasetSettings):
     def _is_a_table(cls, captions: str) -> str:
         suffix(captions)
         return captions
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield the table and the folder."""
+    yield Source(place=settings.captions, kind="list")
+    yield Source(place=settings.images, kind="folder")
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:
@@ -133,7 +137,9 @@ def _image_id(name: str) -> str:
 
 
 def _images(settings: Settings) -> Path:
-    return Path(url2pathname(urlsplit(address(settings.images)).path))
+    images = local_path(address(settings.images))
+    assert images is not None, "the settings refuse other addresses"
+    return images
 
 
 def _table(settings: Settings) -> str:

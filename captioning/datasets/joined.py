@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError, field_validator, model_validator
 
 from captioning import lookup
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.progress import say
 from captioning.records import Pair
 
@@ -78,6 +78,12 @@ def part_settings(settings: Settings) -> dict[str, DatasetSettings]:
             sentences = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
             raise ValueError(f"part {name!r}: {'; '.join(sentences)}") from None
     return found
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield the sources of each part."""
+    for part in part_settings(settings).values():
+        yield from lookup.find("datasets", part.dataset).sources(part)
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import field_validator
 
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.formats.karpathy_splits import bad_form, read_images
-from captioning.formats.sources import address, below
+from captioning.formats.sources import address, below, local_path
 from captioning.records import Pair
 
 LICENSE = "each image its own, as the JSON file states it (column license of rows.parquet)"
@@ -36,6 +36,13 @@ class Settings(DatasetSettings):
         if not images.startswith(("https://", "http://", "file://")):
             raise ValueError(f"{images!r} is no address: expected https://..., http://... or file:///...")
         return images
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield the JSON file, and the folder of images where it is on disk."""
+    yield Source(place=settings.source, kind="list")
+    if local_path(settings.images):
+        yield Source(place=settings.images, kind="folder")
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

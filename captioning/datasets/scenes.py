@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import Field
 
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.records import Pair
 
 LICENSE = "drawn by this program: public domain (CC0-1.0)"
@@ -101,6 +101,11 @@ class Scene:
     outer_relation: str
     pattern: str
     tone: str
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield nothing: every picture is drawn here."""
+    yield from ()
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

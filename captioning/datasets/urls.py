@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
-from captioning.datasets import DatasetSettings, Fetch
+from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.formats.caption_tables import CaptionRow, caption_table, read_rows, suffix
 from captioning.formats.sources import address
 from captioning.records import Pair
@@ -44,6 +44,11 @@ class Settings(DatasetSettings):
     def _is_a_table(cls, source: str) -> str:
         suffix(source)
         return source
+
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """Yield the list; what its addresses answer is not looked at."""
+    yield Source(place=settings.source, kind="list")
 
 
 def prepare(folder: Path, settings: Settings, fetch: Fetch) -> None:

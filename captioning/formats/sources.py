@@ -5,12 +5,21 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TextIO
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 
 def address(place: str) -> str:
     """Return an address as it is, and a path (from the project root) as its `file://` address."""
     return place if "://" in place else Path(place).resolve().as_uri()
+
+
+def local_path(place: str) -> Path | None:
+    """Return where on this machine a path or a `file://` address leads, None for any other address."""
+    if "://" not in place:
+        return Path(place)
+    parts = urlsplit(place)
+    return Path(url2pathname(parts.path)) if parts.scheme.lower() == "file" else None
 
 
 def below(prefix: str, *names: str) -> str:

@@ -141,7 +141,7 @@ class Training:
         with self._termination.heard():
             while position.phase < len(self._settings.phases) and self._may_go_on():
                 settings = self._settings.phases[position.phase]
-                phase = self._phase(settings)
+                phase = self.phase(position.phase)
                 if state is not None:
                     phase.load_state_dict(state)
                     state = None
@@ -164,7 +164,9 @@ class Training:
         """Forget the checkpoints, once the captioner is saved elsewhere."""
         self._checkpoints.delete()
 
-    def _phase(self, settings: PhaseSettings) -> Phase:
+    def phase(self, number: int) -> Phase:
+        """Return a phase, counted from 0, that begins with the present weights."""
+        settings = self._settings.phases[number]
         reward: Reward | None = None
         if isinstance(settings.objective, SelfCritical):
             reward = CiderReward(self._train.references(), self.captioner.vocabulary)
@@ -270,6 +272,7 @@ class Training:
         with self._termination.put_off():
             self._save(phase)  # before anything is said: a line to a closed pipe would end the process
         captions = dict(islice(validation.captions.items(), NUM_CAPTIONS_REPORTED))
+        measured["training_seconds"] = position.seconds  # of all epochs so far, validation included
         report(position.epoch, _curves(position.history[-1]) | measured, captions)
         say(
             f"epoch {row['epoch']}: "

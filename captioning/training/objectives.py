@@ -14,8 +14,9 @@ from pydantic import Field
 
 from captioning.batches import Batch
 from captioning.captioner import Captioner
+from captioning.forcing import Words, force
 from captioning.params import Settings
-from captioning.recurrence import Forced, is_word
+from captioning.recurrence import Forced
 from captioning.sampling import allowed_log_probabilities, sample
 
 Reward = Callable[[Sequence[str], list[list[list[int]]]], np.ndarray]
@@ -35,15 +36,6 @@ class Loss:
     num_reported: float
     minimised: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
     """What the step minimised, this process's share of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """The positions of a batch that carry a word, W of them, row after row."""
-
-    row_W: torch.Tensor
-    step_W: torch.Tensor
-    targets_W: torch.Tensor
 
 
 class CrossEntropy(Settings):
@@ -172,15 +164,3 @@ class SelfCritical(Settings):
 
 
 ObjectiveSettings = Annotated[CrossEntropy | SelfCritical, Field(discriminator="name")]
-
-
-def force(captioner: Captioner, batch: Batch) -> tuple[Forced, Words]:
-    """Run teacher forcing; where the words stand is found on the CPU, so that a GPU need not be waited for."""
-    device = captioner.device
-    is_word_NT = is_word(batch.lengths_N, batch.tokens_NT.shape[1])
-    row_W, step_W = (own.to(device, non_blocking=True) for own in is_word_NT.nonzero(as_tuple=True))
-    tokens_NT = batch.tokens_NT.to(device, non_blocking=True)
-    targets_NT = batch.targets_NT.to(device, non_blocking=True)
-    memory = captioner.decoder.prepare(captioner.features(batch.inputs))
-    forced = captioner.decoder(memory, tokens_NT, batch.lengths_N)
-    return forced, Words(row_W=row_W, step_W=step_W, targets_W=targets_NT[row_W, step_W])

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from captioning import distributed, workers
 from captioning.batches import Batch, Batches
 from captioning.captioner import Captioner
-from captioning.evaluation import Read, pixel_reader
+from captioning.decoding import Read, pixel_reader
 from captioning.examples import Examples
 from captioning.features import cached_features
 from captioning.training import optimizers

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 
 from captioning import lookup
 from captioning.encoders import Settings as EncoderSettings
+from captioning.generation import GenerationSettings
 from captioning.params import Settings, named_part
 from captioning.training.augmentation import AugmentationSettings
 from captioning.training.objectives import ObjectiveSettings
@@ -24,8 +25,7 @@ class WordVectorSettings(Settings):
 class ValidationSettings(Settings):
     """What is done after each epoch with the val images."""
 
-    beam_width: int = Field(ge=1)
-    max_words: int = Field(ge=1)
+    generation: GenerationSettings
     metrics: list[str] = Field(min_length=1)
     """Names of modules in captioning/metrics; `meteor` takes seconds."""
     select: str

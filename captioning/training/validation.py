@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from captioning import distributed
 from captioning.batches import Batches
 from captioning.captioner import Captioner
-from captioning.evaluation import Read, Scorer, decode_split
+from captioning.decoding import Read, decode_split
 from captioning.examples import Examples
-from captioning.training.objectives import force
+from captioning.forcing import likelihoods
+from captioning.scoring import Scorer
 from captioning.training.settings import ValidationSettings
 
 BATCH_SIZE = 64
 """Images scored together; it changes the speed, not the scores."""
-NUM_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ class Validator:
             captioner,
             self._val,
             read,
-            beam_width=self._settings.beam_width,
-            max_words=self._settings.max_words,
+            self._settings.generation,
             what="validate",
         )
         captions = {image_id: own.text for image_id, own in hypotheses.items()}
@@ -59,19 +56,16 @@ class Validator:
             )
         return Validation(scores | {f"val_{name}": score for name, score in of_captions.items()}, captions)
 
-    @torch.inference_mode()
     def _score_words(self, captioner: Captioner, read: Read) -> dict[str, float]:
         captioner.eval()
-        sums = torch.zeros(4, dtype=torch.float64)
+        loss = num_right = num_in_top_5 = num_words = 0.0
         ranks = {"rank": distributed.rank(), "num_ranks": distributed.num_processes()}
         for batch in Batches(self._val, read, batch_size=BATCH_SIZE, seed=None, **ranks).epoch(0):
-            forced, words = force(captioner, batch)
-            scores = torch.log_softmax(captioner.decoder.words.logits(forced.output_WE).float(), dim=1)
-            target_W1 = words.targets_W.unsqueeze(1)
-            top = scores.topk(min(NUM_TOP, scores.shape[1]), dim=1).indices == target_W1
-            loss, num_words = -scores.gather(1, target_W1).sum(), float(len(target_W1))
-            of_batch = [float(own) for own in (loss, top[:, 0].sum(), top.sum())]
-            sums += batch.weight * torch.tensor([*of_batch, num_words], dtype=torch.float64)
-        *of_all, num_of_all = distributed.add(sums.tolist())
+            for own in likelihoods(captioner, batch) if batch.weight else []:
+                loss -= own.log_likelihood
+                num_right += own.num_right
+                num_in_top_5 += own.num_in_top_5
+                num_words += own.num_words
+        *of_all, num_of_all = distributed.add([loss, num_right, num_in_top_5, num_words])
         names = ("val_loss", "val_accuracy", "val_top_5_accuracy")
         return {name: own / num_of_all for name, own in zip(names, of_all, strict=True)}

@@ -1,0 +1,36 @@
+"""The Prefect server that a flow reports to: the configured one, or one of its own."""
+
+import atexit
+import sys
+from contextlib import ExitStack
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.servers import free_port, prefect_server, serving, wait_for_answer
+
+
+def connect(preferred_port: int = 0) -> str:
+    """Reach the configured Prefect server, or start one for this process where none is configured; return its address.
+
+    The latter ends after Prefect has sent its last logs, which happens when the interpreter exits: handlers
+    registered first run last.
+
+    Raises:
+        ValueError: there is no answer; the message says what to do.
+    """
+    if url := PREFECT_API_URL.value():
+        with get_client(sync_client=True) as client:
+            if problem := client.api_healthcheck():
+                raise ValueError(
+                    f"no Prefect server answers at {url} ({problem}): start one there (`make ui`), or unset "
+                    "PREFECT_API_URL to have one started for this run"
+                )
+        return str(url).removesuffix("/api")
+    print("Starting a Prefect server for this run (10 to 30 s)", file=sys.stderr)
+    server = prefect_server(free_port(preferred_port))
+    stack = ExitStack()
+    atexit.register(stack.close)
+    wait_for_answer(server, stack.enter_context(serving(server)))
+    stack.enter_context(temporary_settings({PREFECT_API_URL: f"{server.address}/api"}))
+    return server.address
