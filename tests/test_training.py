@@ -471,3 +471,22 @@ def test_an_objective_that_does_not_suit_the_decoder_is_refused():
         ValueError, match=r"phases\.0\.objective self_critical .* hard_attention also draws cells"
     ):
         _settings(decoder=drawing, objective=SELF_CRITICAL)
+
+
+def test_a_plateau_of_a_score_that_val_does_not_have_is_refused_before_the_first_epoch(
+    tiny_examples: Path, tmp_path: Path
+):
+    plateau = {"name": "plateau", "score": "val_cider", "decay": 0.5, "patience": 1}
+    training = _training(tiny_examples, tmp_path, schedule=plateau)
+    with pytest.raises(
+        ValueError, match=r"schedule\.score: 'val_cider' is not among the scores of val \(val_loss, "
+    ):
+        training.run()
+    assert not list((tmp_path / "features").iterdir()), "nothing was computed"
+
+
+def test_of_a_score_that_is_better_when_lower_the_lowest_epoch_is_kept(tiny_examples: Path, tmp_path: Path):
+    validation = _settings().validation.model_dump() | {"metrics": ["levenshtein"], "select": "levenshtein"}
+    history = _training(tiny_examples, tmp_path, validation=validation, learning_rate=3e-2, epochs=4).run()
+    kept = history["val_levenshtein"][history["kept"] == 1].item()
+    assert kept == history["val_levenshtein"].min() < history["val_levenshtein"].max()

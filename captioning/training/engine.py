@@ -27,6 +27,7 @@ from captioning.fingerprints import code_identity, file_identity, fingerprint
 from captioning.images import PixelTransform
 from captioning.progress import progress, say
 from captioning.rewards import CiderReward
+from captioning.score_names import higher_is_better
 from captioning.training.objectives import Loss, Reward, SelfCritical
 from captioning.training.phases import Phase
 from captioning.training.schedules import Moment
@@ -64,7 +65,7 @@ class Position:
     """Of work, before a resume too."""
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
-    best_score: float = -1.0
+    best_score: float = 0.0
 
     @property
     def phase_history(self) -> list[dict[str, float]]:
@@ -137,6 +138,9 @@ class Training:
         for row in self._position.history:
             report(int(row["epoch"]), _curves(row), {})
         validator = Validator(self._val, self._settings.validation)
+        row = dict.fromkeys(validator.names, 0.0)
+        for own in self._settings.phases:  # a score that will not be there is refused now, not after an epoch
+            own.schedule.factor(Moment(step=0, steps_per_epoch=1, epochs=own.epochs, history=[row]))
         position = self._position
         with self._termination.heard():
             while position.phase < len(self._settings.phases) and self._may_go_on():
@@ -258,7 +262,8 @@ class Training:
             validation = validator(self.captioner, phase.reader(self._val))
             row |= phase.learning_rates() | validation.scores
             score = row[f"val_{self._settings.validation.select}"]
-            if score > position.best_score:
+            sign = 1 if higher_is_better(self._settings.validation.select) else -1
+            if position.best_epoch < 0 or sign * score > sign * position.best_score:
                 position.best_score, position.best_epoch = score, position.epoch + 1
                 self._best = copy.deepcopy(self._weights())
         position.history.append({name: round(value, 6) for name, value in row.items()})

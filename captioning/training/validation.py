@@ -1,6 +1,7 @@
 """A captioner and the val split -> one row of scores: how likely the references are, and how good decoded captions."""
 
 from dataclasses import dataclass
+from itertools import islice
 
 from captioning import distributed
 from captioning.batches import Batches
@@ -13,6 +14,7 @@ from captioning.training.settings import ValidationSettings
 
 BATCH_SIZE = 64
 """Images scored together; it changes the speed, not the scores."""
+OF_WORDS = ("val_loss", "val_accuracy", "val_top_5_accuracy")
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,36 @@ class Validation:
 
 
 class Validator:
-    """Scores captioners on one val split, on all processes together."""
+    """Scores captioners on one val split, on all processes together.
+
+    Raises:
+        ValueError: `select` is not among the scores.
+    """
+
+    names: tuple[str, ...]
+    """Of the scores."""
 
     def __init__(self, val: Examples, settings: ValidationSettings) -> None:
         self._val, self._settings = val, settings
         self._scorer = Scorer(val.references(), settings.metrics) if distributed.is_first() else None
+        of_captions: list[str] = distributed.first(self._names_of_scores() if self._scorer else [])
+        if settings.select not in of_captions:
+            raise ValueError(
+                f"train.validation.select: {settings.select!r} is not among the scores of val "
+                f"({', '.join(of_captions)}); add its metric to train.validation.metrics"
+            )
+        self.names = (*OF_WORDS, *(f"val_{name}" for name in of_captions))
+
+    def _names_of_scores(self) -> list[str]:
+        """Return the names of the scores of captions, which a few references tell."""
+        few = dict(islice(self._val.references().items(), 2))
+        scores, _ = Scorer(few, self._settings.metrics).score(
+            {image_id: own[0] for image_id, own in few.items()}
+        )
+        return [*scores]
 
     def __call__(self, captioner: Captioner, read: Read) -> Validation:
-        """Return the scores, the same on every process.
-
-        Raises:
-            ValueError: `select` is not among the scores.
-        """
+        """Return the scores, the same on every process."""
         scores = self._score_words(captioner, read)
         hypotheses = decode_split(
             captioner,
@@ -49,11 +69,6 @@ class Validator:
         )
         captions = {image_id: own.text for image_id, own in hypotheses.items()}
         of_captions = distributed.first(self._scorer.score(captions)[0] if self._scorer else {})
-        if self._settings.select not in of_captions:
-            raise ValueError(
-                f"train.validation.select: {self._settings.select!r} is not among the scores of val "
-                f"({', '.join(of_captions)}); add its metric to train.validation.metrics"
-            )
         return Validation(scores | {f"val_{name}": score for name, score in of_captions.items()}, captions)
 
     def _score_words(self, captioner: Captioner, read: Read) -> dict[str, float]:
@@ -67,5 +82,4 @@ class Validator:
                 num_in_top_5 += own.num_in_top_5
                 num_words += own.num_words
         *of_all, num_of_all = distributed.add([loss, num_right, num_in_top_5, num_words])
-        names = ("val_loss", "val_accuracy", "val_top_5_accuracy")
-        return {name: own / num_of_all for name, own in zip(names, of_all, strict=True)}
+        return {name: own / num_of_all for name, own in zip(OF_WORDS, of_all, strict=True)}
