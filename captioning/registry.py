@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import Field
 
-from captioning import lookup, servable, store, tracking
+from captioning import servable, store, tracking
 from captioning.champion import PROFILE, champion_folder, check_receipt, present_folder
+from captioning.metrics import higher_is_better
 from captioning.params import Settings
 
 if TYPE_CHECKING:
@@ -233,17 +234,6 @@ def folder_digest(folder: Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()
-
-
-def higher_is_better(metric: str) -> bool:
-    """Tell whether more is better of a score, as its module states: `bleu_4` is a score of `bleu`."""
-    for name in lookup.names("metrics"):
-        if metric == name or metric.startswith(f"{name}_"):
-            return bool(lookup.find("metrics", name).HIGHER_IS_BETTER)
-    known = ", ".join(lookup.names("metrics"))
-    raise ValueError(
-        f"register.metric is {metric!r}, a score of no module of captioning/metrics; there are {known}"
-    )
 
 
 def _log_evaluation(run_id: str, challenger: Scored, reports_folder: Path, params: dict[str, Any]) -> None:

@@ -1,6 +1,4 @@
-"""What scores are called in figures and reports, and which way they are better."""
-
-from captioning import lookup
+"""What scores are called in figures and reports."""
 
 LABELS = {
     "cider": "CIDEr",
@@ -22,17 +20,3 @@ LABELS = {
 def label(name: str) -> str:
     """Return a score's name as papers print it: `bleu_4` is BLEU-4, `exact_match` is Exact match."""
     return LABELS.get(name, name.replace("_", " ").capitalize())
-
-
-def metric_of(name: str) -> str | None:
-    """Return the module of captioning/metrics that a score is of: `bleu_4` is of `bleu`; None where there is none."""
-    for metric in sorted(lookup.names("metrics"), key=len, reverse=True):
-        if name == metric or name.startswith(f"{metric}_"):
-            return metric
-    return None
-
-
-def higher_is_better(name: str) -> bool:
-    """Tell whether more is better of a score, as the module of its metric states; of an unknown score more is."""
-    metric = metric_of(name)
-    return metric is None or bool(lookup.find("metrics", metric).HIGHER_IS_BETTER)

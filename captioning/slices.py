@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from captioning import bootstrap, tables
-from captioning.metrics import Statistics
-from captioning.score_names import higher_is_better
+from captioning.metrics import Statistics, higher_is_better
 from captioning.vocabulary import split_words
 
 Parts = Mapping[str, Mapping[str, Sequence[str]]]

@@ -18,7 +18,7 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.rouge.rouge import Rouge
 
 from captioning import lookup
-from captioning.metrics import READABLE, Statistics, cider, meteor, spice
+from captioning.metrics import READABLE, Statistics, cider, higher_is_better, meteor, metric_of, spice
 from captioning.records import Likelihood
 from captioning.scoring import value_of
 from captioning.tokenization import java, tokenize
@@ -493,3 +493,11 @@ def test_spice_says_what_its_program_said(tmp_path: Path, monkeypatch: pytest.Mo
     install_spice(tmp_path, monkeypatch, f"{SAYS_VERSION}\necho 'Error: Could not reserve 8G' >&2; exit 1")
     with pytest.raises(OSError, match="SPICE's program ended with code 1: Error: Could not reserve 8G"):
         score("spice", {"x": "a dog"}, {"x": ["a dog"]})
+
+
+def test_which_way_a_score_is_better_is_said_by_the_module_of_the_longest_fitting_name():
+    assert metric_of("bleu_4") == "bleu"
+    assert metric_of("cider_d") == "cider_d"
+    assert higher_is_better("rouge_l")
+    assert not higher_is_better("levenshtein_normalised")
+    assert metric_of("blue_4") is None

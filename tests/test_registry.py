@@ -168,15 +168,6 @@ def test_what_cannot_be_compared_does_not_win(champion_: Scored | None, word: st
     assert sentence.endswith(reason)
 
 
-def test_the_direction_of_a_score_is_its_modules() -> None:
-    assert registry.higher_is_better("bleu_4")
-    assert registry.higher_is_better("rouge_l")
-    with pytest.raises(
-        ValueError, match="'blue_4', a score of no module of captioning/metrics; there are bleu, "
-    ):
-        registry.higher_is_better("blue_4")
-
-
 def test_a_test_set_is_its_images_and_references_in_any_order(tmp_path: Path) -> None:
     rows = [
         {"image_id": str(number), "references": [f"caption {number}"], "hypothesis": "a"}

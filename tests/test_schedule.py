@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,14 +36,14 @@ stages:
 TWO_QUICK_STAGES = """
 stages:
   download:
-    cmd: cp params.yaml used.yaml
+    cmd: cp source.json raw.json
     deps: [source.json]
     params: [download]
+    outs: [raw.json]
+  clean:
+    cmd: cp params.yaml used.yaml
+    deps: [raw.json]
     outs: [used.yaml]
-  count:
-    cmd: wc -l < used.yaml > count.txt
-    deps: [used.yaml]
-    outs: [count.txt]
 """
 CRONS = ["--retrain", "0 3 * * 1", "--probe", "0 0 1 1 *", "--timezone", "Europe/Berlin"]
 
@@ -141,6 +142,13 @@ class Schedule:
         return self.process.wait(LIMIT_SECONDS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def flows_can_be_imported_from_a_scratch_project() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        yield
+
+
 @pytest.fixture(scope="module")
 def schedule(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schedule]:
     """A schedule that serves a project; it has run nothing yet."""
@@ -153,15 +161,17 @@ def schedule(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             schedule.stop()
 
 
+@pytest.fixture(scope="module")
+def trained(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A project of two quick stages after a retrain, and how that ended."""
+    folder = project_with_pictures(tmp_path_factory.mktemp("trained"), TWO_QUICK_STAGES)
+    return folder, run_flow(folder, "retrain")
+
+
 @pytest.fixture
-def project(prefect: str, tmp_path: Path) -> Path:
-    """A project of two quick stages that have not run yet."""
-    return project_with_pictures(tmp_path / "project", TWO_QUICK_STAGES)
-
-
-@pytest.fixture(autouse=True)
-def flows_can_be_imported_from_a_scratch_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def project(trained: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A copy of the project after a retrain."""
+    return shutil.copytree(trained[0], tmp_path / "project")
 
 
 # what is deployed
@@ -212,12 +222,13 @@ def test_nothing_new_starts_nothing_and_new_data_start_one_retrain_that_brings_t
 
 @pytest.mark.slow
 def test_what_is_wrong_is_refused_before_any_work(project: Path) -> None:
+    add_picture(project)  # for the download stage to run
     before = {path: path.read_bytes() for path in project.iterdir() if path.is_file()}
     for parameters, message in (
-        ({"overrides": ["train.epoch=3"]}, "params.yaml has no key 'train.epoch'; keys there: seed, "),
+        ({"overrides": ["train.epoch=3"]}, "params.yaml has no key 'train.epoch'; keys there: decoder, "),
         ({"overrides": ["train.seed=-1.5"]}, "params.yaml: train.seed: input should be a valid integer"),
         ({"recipe": "scene"}, "no recipe 'scene' in recipes/; available: "),
-        ({"force": ["trian"]}, "force: no stage 'trian' in dvc.yaml; expected some of download, count"),
+        ({"force": ["trian"]}, "force: no stage 'trian' in dvc.yaml; expected some of download, clean"),
     ):
         state = run_flow(project, "retrain", **parameters)
         assert state.is_failed()
@@ -228,25 +239,22 @@ def test_what_is_wrong_is_refused_before_any_work(project: Path) -> None:
 @pytest.mark.slow
 def test_settings_hold_for_one_run_and_a_forced_stage_runs_unchanged(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
-    state = run_flow(project, "retrain", overrides=["download.limit=1"])
-    assert state.message == "ran: download, count"
-    assert params.read(project / "used.yaml")["download"]["limit"] == 1
+    state = run_flow(project, "retrain", overrides=["split.key=another"], force=["clean"])
+    assert state.message == "unchanged: download; ran: clean"
+    assert params.read(project / "used.yaml")["split"]["key"] == "another"
     assert (project / "params.yaml").read_bytes() == before
-    again = run_flow(project, "retrain", overrides=["download.limit=1"], force=["count"])
-    assert again.message == "unchanged: download; ran: count"
 
 
 @pytest.mark.slow
 def test_a_dry_run_says_what_would_run_on_what_the_source_has_now_and_leaves_it_to_the_next(
-    project: Path,
+    trained: tuple[Path, Any], project: Path
 ) -> None:
-    assert run_flow(project, "retrain", dry_run=True).message == "would run: download, count"
-    assert run_flow(project, "retrain").message == "ran: download, count"
+    assert trained[1].message == "ran: download, clean"
     assert run_flow(project, "retrain", dry_run=True).message == "nothing would run"
     add_picture(project)
     before = (project / "source.json").read_bytes()
     after = run_flow(project, "retrain", dry_run=True)
-    assert after.message == "would run: download; these if what they read changes: count"
+    assert after.message == "would run: download; these if what they read changes: clean"
     assert (project / "source.json").read_bytes() == before
 
 
@@ -257,7 +265,7 @@ def test_a_source_that_is_away_fails_the_probe_and_leaves_a_retrain_its_data(pro
     state = run_flow(project, "probe")
     assert state.is_failed()
     assert state.message == "'pictures' is no folder that is there; correct the section download"
-    assert run_flow(project, "retrain", dry_run=True).message == "would run: download, count"
+    assert run_flow(project, "retrain", dry_run=True, force=["clean"]).message == "would run: clean"
     assert (project / "source.json").read_bytes() == before
 
 
@@ -309,6 +317,7 @@ def test_the_environment_states_crons_where_the_command_line_does_not(
 @pytest.mark.slow
 def test_prefect_deploys_what_prefect_yaml_says(prefect: str) -> None:
     from prefect.server import api
+    from prefect.testing.cli import invoke_and_assert
 
     templates = Path(api.__file__).parent / "collections_data" / "views" / "aggregate-worker-metadata.json"
     kinds = {
@@ -321,17 +330,8 @@ def test_prefect_deploys_what_prefect_yaml_says(prefect: str) -> None:
             "/work_pools/",
             {**pool, "base_job_template": kinds[kind]["default_base_job_configuration"]},
         )
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    deployed = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**environment, "PREFECT_API_URL": prefect},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    with chdir(ROOT):
+        invoke_and_assert(["--no-prompt", "deploy", "--all"], expected_code=0)
     for kind in ("process", "docker", "kubernetes"):
         for flow, queue in (("retrain", "gpu"), ("probe", "cpu")):
             found = ask(prefect, f"/deployments/name/{flow}/captioner-{kind}")

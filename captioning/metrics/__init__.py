@@ -25,6 +25,8 @@ from math import fsum
 
 import numpy as np
 
+from captioning import lookup
+
 READABLE = {
     "hypotheses": "dict[image_id, str]: tokenized, words joined by single spaces",
     "references": "dict[image_id, list[str]]: tokenized",
@@ -80,3 +82,17 @@ def check_pairs(hypotheses: Collection[str], references: Collection[str]) -> Non
     """Assert that there is an image, and that every image has both a hypothesis and references."""
     unpaired = sorted({*hypotheses} ^ {*references})
     assert hypotheses and not unpaired, f"expected the same images, one at least; not in both: {unpaired[:5]}"
+
+
+def metric_of(name: str) -> str | None:
+    """Return the module of captioning/metrics that a score is of: `bleu_4` is of `bleu`; None where there is none."""
+    for metric in sorted(lookup.names("metrics"), key=len, reverse=True):
+        if name == metric or name.startswith(f"{metric}_"):
+            return metric
+    return None
+
+
+def higher_is_better(name: str) -> bool:
+    """Tell whether more is better of a score, as the module of its metric states; of an unknown score more is."""
+    metric = metric_of(name)
+    return metric is None or bool(lookup.find("metrics", metric).HIGHER_IS_BETTER)

@@ -17,11 +17,12 @@ from captioning import lookup
 from captioning.bootstrap import Difference
 from captioning.comparison import compare
 from captioning.figures import ScoredRun, curves_of_runs, score_dots
+from captioning.metrics import higher_is_better, metric_of
 from captioning.outputs import whole_file
 from captioning.reports.page import headline_scores
 from captioning.reports.reported_run import ReportedRun
 from captioning.reports.templating import number, render
-from captioning.score_names import higher_is_better, label, metric_of
+from captioning.score_names import label
 from captioning.scoring import ALWAYS_GIVEN
 
 ORDER = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice")

@@ -18,11 +18,12 @@ from captioning.figures import (
     panels_of,
     selecting_score,
 )
+from captioning.metrics import higher_is_better, metric_of
 from captioning.reports.model_facts import ModelFacts
 from captioning.reports.pictures import Look, Ranking, Shown, data_uri, jpeg
 from captioning.reports.templating import number, render
 from captioning.reports.word_errors import word_errors
-from captioning.score_names import higher_is_better, label, metric_of
+from captioning.score_names import label
 from captioning.slices import LEADING
 
 HEADLINE = ("bleu_4", "meteor", "rouge_l", "cider")

@@ -15,8 +15,8 @@ from captioning.examples import Examples
 from captioning.figures import best_median_worst
 from captioning.generation import GenerationSettings, generate
 from captioning.images import encode_jpeg
+from captioning.metrics import higher_is_better
 from captioning.reports.data_facts import sizes_of
-from captioning.score_names import higher_is_better
 
 USUAL = "rouge_l"
 """What captions are ranked by: unlike BLEU-4, it tells single captions apart."""

@@ -25,9 +25,9 @@ from captioning.checkpoints import Checkpoints, seed_everything
 from captioning.examples import Examples
 from captioning.fingerprints import code_identity, file_identity, fingerprint
 from captioning.images import PixelTransform
+from captioning.metrics import higher_is_better
 from captioning.progress import progress, say
 from captioning.rewards import CiderReward
-from captioning.score_names import higher_is_better
 from captioning.training.objectives import Loss, Reward, SelfCritical
 from captioning.training.phases import Phase
 from captioning.training.schedules import Moment
