@@ -1,4 +1,4 @@
-"""What a user types: `captioning caption`, `captioning use`, `captioning compare`, `captioning report`."""
+"""What a user types: `captioning caption`, `use`, `probe`, `compare`, `report`."""
 
 import argparse
 import json

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scratch_project import LIMIT_SECONDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,6 +70,7 @@ def prefect() -> Iterator[str]:
         temporary_settings,
     )
     from prefect.testing.utilities import prefect_test_harness
+    from scratch_project import LIMIT_SECONDS
 
     quickly = {PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS: 1}
     with temporary_settings(quickly), prefect_test_harness(server_startup_timeout=int(LIMIT_SECONDS)):

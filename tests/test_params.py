@@ -43,7 +43,9 @@ def test_unknown_missing_and_ill_typed_keys_are_refused_by_name_all_at_once(valu
     assert "params.yaml: unknown key 'train.epoch' (value 3); known: " in message
     assert "params.yaml: missing keys ['train.phases.0.batch_size']" in message
     assert "params.yaml: train.seed: input should be a valid integer, got 'none'" in message
-    refused = "params.yaml: evaluate.generation.beam.beam_width: input should be greater than or equal to 1, got 0"
+    refused = (
+        "params.yaml: evaluate.generation.beam.beam_width: input should be greater than or equal to 1, got 0"
+    )
     assert refused in message
 
 

@@ -21,7 +21,7 @@ from scratch_project import LIMIT_SECONDS, make_project, processes_with, wait_un
 
 from captioning import params, source_state
 from flows import checkout
-from flows.schedule import main, read_crons
+from flows.schedule import deployments, main, read_crons
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,12 +75,11 @@ def run_flow(folder: Path, name: str, **parameters: Any) -> Any:
         return {"probe": probe, "retrain": retrain}[name](**parameters, return_state=True)
 
 
-def ask(api_url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def ask(api_url: str, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    with urlopen(
-        Request(f"{api_url}{path}", data, {"Content-Type": "application/json"}), timeout=30
-    ) as answer:
-        return json.load(answer)
+    request = Request(f"{api_url}{path}", data, {"Content-Type": "application/json"}, method=method)
+    with urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read() or "null")
 
 
 class Schedule:
@@ -184,6 +183,25 @@ def test_a_flow_is_deployed_with_its_cron_and_time_zone(schedule: Schedule, flow
     assert stated["schedule"] == {"cron": cron, "timezone": "Europe/Berlin", "day_or": True}
     assert stated["active"]
     assert f"{flow}/captioner: {cron} (Europe/Berlin)\n" in schedule.said
+
+
+@pytest.mark.slow
+def test_what_was_edited_on_the_server_is_kept_unless_crons_are_stated(prefect: str) -> None:
+    for deployment in deployments("edited", read_crons(CRONS)):
+        deployment.apply()
+    known = ask(prefect, "/deployments/name/retrain/edited")
+    edited = {"cron": "30 5 * * *", "timezone": "Asia/Tokyo", "day_or": True}
+    one = f"/deployments/{known['id']}/schedules/{known['schedules'][0]['id']}"
+    ask(prefect, one, {"schedule": edited, "active": False}, method="PATCH")
+    parameters = {"overrides": ["train.seed=1"]}
+    ask(prefect, f"/deployments/{known['id']}", {"paused": True, "parameters": parameters}, method="PATCH")
+
+    for options, cron, is_active in (([], "30 5 * * *", False), (CRONS, "0 3 * * 1", True)):
+        deployments("edited", read_crons(options))[0].apply()
+        found = ask(prefect, "/deployments/name/retrain/edited")
+        (schedule,) = found["schedules"]
+        assert (schedule["schedule"]["cron"], schedule["active"]) == (cron, is_active)
+        assert (found["paused"], found["parameters"]) == (True, parameters)
 
 
 @pytest.mark.slow
