@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 IMAGES_PER_BATCH = 16
+SCORES_A_LINE = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -212,10 +213,11 @@ def report_last_run(options: argparse.Namespace) -> int:
         for position, reference in enumerate(row["references"]):
             print(f"    {'' if position else 'references:':<11} {reference}")
         print()
-    scores = "  ".join(f"{name} {score:.4f}" for name, score in metrics[split].items())
-    print(
-        f"Scores of {metrics['num_images']:,} {split} pictures ({metrics['tokenizer']} tokenizer)\n\n  {scores}\n"
-    )
+    print(f"Scores of {metrics['num_images']:,} {split} pictures ({metrics['tokenizer']} tokenizer)\n")
+    scores = [f"{name:<20} {score:8.4f}" for name, score in metrics[split].items()]
+    for start in range(0, len(scores), SCORES_A_LINE):
+        print("  " + "    ".join(scores[start : start + SCORES_A_LINE]))
+    print()
     print(f"Registered as {receipt['model_name']}. {receipt['reason']}\n")
     print("Where to look next\n")
     print(
