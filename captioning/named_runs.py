@@ -81,12 +81,7 @@ def _run_beginning_with(text: str) -> "Run":
 def _runs() -> "list[Run]":
     client = store.client()
     experiments = [own.experiment_id for own in client.search_experiments()]
-    runs: list[Run] = []
-    token: str | None = ""
-    while token is not None and experiments:
-        page = client.search_runs(experiments, page_token=token or None)
-        runs, token = runs + list(page), page.token or None
-    return runs
+    return list(store.every(client.search_runs, experiments)) if experiments else []
 
 
 def _of_run(run: "Run", *, name: str | None) -> ReportedRun:

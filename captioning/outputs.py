@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,11 +46,18 @@ def whole_folder(folder: Path, *, resume_in: Path | None = None) -> Iterator[Pat
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in this block for the same folder; the kernel lets go when a process dies."""
+def alone_in(folder: Path, when_busy: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Wait until no other process is in this block for the same folder; the kernel lets go when a process dies.
+
+    `when_busy` is called before the wait; it may raise instead.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            when_busy()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

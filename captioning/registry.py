@@ -328,12 +328,7 @@ def _scored(version: "ModelVersion") -> Scored:
 
 
 def _versions(model_name: str) -> "list[ModelVersion]":
-    versions: list[ModelVersion] = []
-    token: str | None = ""
-    while token is not None:
-        page = store.client().search_model_versions(f"name = '{model_name}'", page_token=token or None)
-        versions, token = versions + list(page), page.token or None
-    return versions
+    return list(store.every(store.client().search_model_versions, f"name = '{model_name}'"))
 
 
 def _promote_command(model_name: str, version: str) -> str:

@@ -8,11 +8,11 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioning import home
 
@@ -43,6 +43,15 @@ def local_database() -> Path | None:
 def client() -> "MlflowClient":
     """Return the client of runs and registry, with the database ready for use."""
     return _opened(uri())
+
+
+def every(search: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """Yield what one of the client's searches finds on all of its pages."""
+    token: str | None = None
+    while token != "":
+        page = search(*arguments, page_token=token)
+        yield from page
+        token = page.token or ""
 
 
 @contextmanager

@@ -4,8 +4,6 @@ Prefect keeps two runs of a deployment apart, but neither a run of another deplo
 was away for minutes. What is held here the kernel lets go when the process dies, however it dies.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.rwlock import rwlock
 
-from captioning.outputs import whole_file
+from captioning.outputs import alone_in, whole_file
 
 DVC_FOLDER = Path(".dvc")
 
@@ -34,18 +32,14 @@ def alone(say: Callable[[str], None] | None = None) -> Iterator[None]:
     """
     if not DVC_FOLDER.is_dir():
         raise ValueError(f"{Path.cwd()} is no DVC project; start the flow in the project's folder")
-    descriptor = os.open(DVC_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if say is None:
-                raise BusyError(f"another flow works in {Path.cwd()}") from None
-            say(f"another flow works in {Path.cwd()}; waiting until it has ended")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def when_busy() -> None:
+        if say is None:
+            raise BusyError(f"another flow works in {Path.cwd()}")
+        say(f"another flow works in {Path.cwd()}; waiting until it has ended")
+
+    with alone_in(DVC_FOLDER, when_busy):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
