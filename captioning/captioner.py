@@ -136,7 +136,7 @@ class Captioner(AnyCaptioner):
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Captioner":
-        """Read what `save` wrote, in evaluation mode.
+        """Read what `save` wrote, for captioning: its encoder is folded, and cannot be trained or saved.
 
         Raises:
             ValueError: a file is missing or damaged, or the vocabulary is not the one the weights were trained with.
@@ -169,4 +169,5 @@ class Captioner(AnyCaptioner):
                 f"{folder}/weights.safetensors are not those of the model that captioner.json and vocabulary.json "
                 f"describe: {what}; restore the folder (`dvc checkout models/captioner`) or train again"
             ) from None
+        captioner.encoder = captioner.encoder.folded()
         return captioner.to(device).eval()

@@ -60,7 +60,7 @@ def _compute(
     change: nn.Module | None,
 ) -> None:
     """Write the features to `path`, each process its share; what an earlier run had written before its end is kept."""
-    encoder.eval()
+    encoder = encoder.folded().eval()
     starts = range(0, len(examples), BATCH_SIZE)
     aside, noted = path.with_suffix(".partial"), path.with_suffix(".done")
     if distributed.is_first() and not noted.exists():

@@ -40,7 +40,13 @@ def test_saved_and_loaded_captions_alike(captioner: Captioner, tmp_path: Path):
     captioner.save(tmp_path, fingerprint="f")
     loaded = Captioner.load(tmp_path)
     pictures = [_picture(0), _picture(1)]
-    assert loaded.caption(pictures, beam_width=3, top=2) == captioner.caption(pictures, beam_width=3, top=2)
+    for ours, theirs in zip(
+        loaded.caption(pictures, beam_width=3, top=2),
+        captioner.caption(pictures, beam_width=3, top=2),
+        strict=True,
+    ):
+        assert [own.text for own in ours] == [own.text for own in theirs]
+        assert [own.log_probability for own in ours] == pytest.approx([own.log_probability for own in theirs])
     assert json.loads((tmp_path / "captioner.json").read_text())["fingerprint"] == "f"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "captioner.json",

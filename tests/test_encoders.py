@@ -139,6 +139,29 @@ def test_a_frozen_encoder_in_training_does_what_it_does_in_evaluation(built: tup
     assert not _moved(encoder, before)
 
 
+def test_a_folded_encoder_gives_the_same_features_and_leaves_the_encoder_as_it_was(
+    built: tuple[Family, ImageEncoder],
+):
+    family, encoder = built
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(module.running_mean, 0, 0.1)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    images = _images(family.side)
+    with torch.inference_mode():
+        expected = encoder.eval()(images)
+        found = encoder.folded().eval()(images)
+    assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
+    after = encoder.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_each_batchnorm_after_a_convolution_is_folded():
+    folded = _build("resnet18").folded()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
 def test_what_runs_from_the_start_on_is_trained_and_nothing_before(built: tuple[Family, ImageEncoder]):
     family, encoder = built
     encoder.set_trainable(family.start)

@@ -78,6 +78,13 @@ class ImageEncoder(nn.Module):
         cells_BLD = output.flatten(1, 2) if output.ndim == 4 else output.unsqueeze(1)
         return cells_BLD.mean(dim=1, keepdim=True) if self.pooled else cells_BLD.contiguous()
 
+    def folded(self) -> "ImageEncoder":
+        """Return the encoder for inference alone: it may lack layers that evaluation does not need, and cannot be trained.
+
+        Features differ by rounding, a few millionths.
+        """
+        return self
+
     @property
     def is_trainable(self) -> bool:
         """Return whether a part of the network is trained."""
