@@ -5,7 +5,7 @@ averaged (ROUGE-L); CIDEr keeps the whole split's document frequencies.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -56,8 +56,12 @@ class Slice:
 
 def leading_score(scores: Mapping[str, Statistics | float]) -> str | None:
     """Return the score by which slices are ordered: BLEU-4, else the first that slices have; None without any."""
-    of_slices = [name for name, own in scores.items() if isinstance(own, Statistics)]
-    return LEADING if LEADING in of_slices else next(iter(of_slices), None)
+    return leading([name for name, own in scores.items() if isinstance(own, Statistics)])
+
+
+def leading(names: Collection[str]) -> str | None:
+    """Return BLEU-4 if it is among the names of scores, else the first."""
+    return LEADING if LEADING in names else next(iter(names), None)
 
 
 def cut(

@@ -7,7 +7,7 @@ from captioning.reports.data_facts import DataFacts
 from captioning.reports.model_facts import ModelFacts
 from captioning.reports.page import leading_score, score_row
 from captioning.reports.templating import render
-from captioning.reports.word_errors import word_errors
+from captioning.reports.word_errors import WordErrors
 
 WORST_SLICES = 3
 """Of a group, on the model card."""
@@ -19,7 +19,9 @@ def data_card(data: DataFacts, *, examples_digest: str) -> str:
     return render("data_card.md", data=data, examples_digest=examples_digest)
 
 
-def model_card(evaluation: Evaluation, *, split: str, model: ModelFacts, data: DataFacts) -> str:
+def model_card(
+    evaluation: Evaluation, *, split: str, model: ModelFacts, data: DataFacts, errors: WordErrors
+) -> str:
     """Return what the model is, what it is worth and where it fails, and what it was made from."""
     score = leading_score(evaluation)
     worst = {
@@ -32,7 +34,6 @@ def model_card(evaluation: Evaluation, *, split: str, model: ModelFacts, data: D
             (group, list(own)) for group, own in groupby(evaluation.slices, key=lambda each: each.group)
         )
     }
-    errors = word_errors(evaluation.hypotheses, evaluation.references)
     return render(
         "model_card.md",
         model=model,

@@ -1,6 +1,7 @@
 """What the data is, counted by DuckDB in the tables that the stages left: sources, licenses, splits, gates."""
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from captioning import tables
 from captioning.records import PREDICT, SPLITS
-from captioning.vocabulary import MARKERS, Vocabulary
+from captioning.vocabulary import MARKERS, Vocabulary, split_words
 
 NUM_WORDS_NAMED = 20
 """Most frequent words of the captions on a card."""
@@ -76,7 +77,6 @@ def read_data_facts(raw: Path, clean: Path, splits: Path, examples: Path, report
         tables.open_table(database, "kept", clean / "images.parquet")
         tables.open_table(database, "quarantine", clean / "quarantine.parquet")
         tables.open_table(database, "placed", splits / "images.parquet")
-        tables.open_table(database, "texts", examples / "references.parquet")
 
         def rows(query: str) -> list[tuple[Any, ...]]:
             return database.execute(query).fetchall()
@@ -116,15 +116,7 @@ def read_data_facts(raw: Path, clean: Path, splits: Path, examples: Path, report
                     f"GROUP BY source ORDER BY count(*) DESC, source LIMIT {MOST_ROWS}"
                 )
             ],
-            captions=[
-                CaptionCount(split=split, num_images=a, num_captions=b, mean_words=round(c, 2), most_words=d)
-                for split in split_names
-                for a, b, c, d in rows(
-                    "SELECT count(DISTINCT image_id), count(*), avg(words), max(words) FROM (SELECT image_id, "
-                    r"len(regexp_extract_all(caption, '[\w''’-]+')) AS words "
-                    f"FROM texts WHERE split = '{split}') HAVING count(*) > 0"
-                )
-            ],
+            captions=_caption_counts(examples / "references.parquet", split_names),
             num_words=len(vocabulary) - len(MARKERS),
             frequent_words=list(vocabulary.words[len(MARKERS) :][:NUM_WORDS_NAMED]),
             verdicts=[
@@ -132,6 +124,30 @@ def read_data_facts(raw: Path, clean: Path, splits: Path, examples: Path, report
                 _verdict("inspect", "the shards of pixels and words", reports / "inspection" / "report.json"),
             ],
         )
+
+
+def _caption_counts(references: Path, split_names: Sequence[str]) -> list[CaptionCount]:
+    """Count the words as the vocabulary does."""
+    images: defaultdict[str, set[str]] = defaultdict(set)
+    lengths: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for batch in tables.read(references, ["split", "image_id", "caption"]):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            split, image_id, caption = row
+            images[split].add(image_id)
+            lengths[split][len(split_words(caption))] += 1
+    return [
+        CaptionCount(
+            split=split,
+            num_images=len(images[split]),
+            num_captions=lengths[split].total(),
+            mean_words=round(
+                sum(n * count for n, count in lengths[split].items()) / lengths[split].total(), 2
+            ),
+            most_words=max(lengths[split]),
+        )
+        for split in split_names
+        if split in lengths
+    ]
 
 
 def sizes_of(clean: Path, image_ids: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -22,9 +22,9 @@ from captioning.metrics import higher_is_better, metric_of
 from captioning.reports.model_facts import ModelFacts
 from captioning.reports.pictures import Look, Ranking, Shown, data_uri, jpeg
 from captioning.reports.templating import number, render
-from captioning.reports.word_errors import word_errors
+from captioning.reports.word_errors import WordErrors
 from captioning.score_names import label
-from captioning.slices import LEADING
+from captioning.slices import leading
 
 HEADLINE = ("bleu_4", "meteor", "rouge_l", "cider")
 """Scores that stand at the top, where they are measured."""
@@ -80,6 +80,7 @@ def evaluation_page(
     history: pd.DataFrame,
     ranking: Ranking,
     looks: Sequence[Look],
+    errors: WordErrors,
 ) -> str:
     """Return the page about a model's captions of one split."""
     headline = headline_scores(evaluation.scores)
@@ -105,7 +106,7 @@ def evaluation_page(
         slice_score=label(slice_score),
         whole=score_row(evaluation.scores, evaluation.intervals, slice_score),
         slices=_slices(evaluation, slice_score),
-        errors=word_errors(evaluation.hypotheses, evaluation.references),
+        errors=errors,
     )
 
 
@@ -116,10 +117,8 @@ def headline_scores(scores: Mapping[str, float]) -> list[str]:
 
 def leading_score(evaluation: Evaluation) -> str:
     """Return the score by which slices are ordered; without slices, the first of the headline."""
-    if not evaluation.slices:
-        return headline_scores(evaluation.scores)[0]
-    scores = evaluation.slices[0].scores
-    return LEADING if LEADING in scores else next(iter(scores))
+    of_slices = leading(evaluation.slices[0].scores) if evaluation.slices else None
+    return of_slices or headline_scores(evaluation.scores)[0]
 
 
 def score_row(

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from captioning.captioner import Captioner
+from captioning.decoding import pixel_reader
 from captioning.evaluation import Evaluation
 from captioning.examples import Examples
 from captioning.figures import best_median_worst
@@ -122,7 +123,7 @@ def look(
     positions = [own.position for own in shown]
     captions = generate(
         captioner.eval().decoder,
-        captioner.features(torch.from_numpy(examples.images(positions))),
+        captioner.features(pixel_reader(examples, captioner.device)(np.array(positions))),
         captioner.vocabulary,
         generation,
         top=1,

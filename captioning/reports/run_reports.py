@@ -13,6 +13,7 @@ from captioning.reports.data_facts import DataFacts
 from captioning.reports.model_facts import FILE, ModelFacts
 from captioning.reports.page import evaluation_page
 from captioning.reports.pictures import Look, Ranking
+from captioning.reports.word_errors import word_errors
 
 
 def draw_figures(history: pd.DataFrame, ranking: Ranking, looks: Sequence[Look], folder: Path) -> None:
@@ -43,14 +44,19 @@ def write_reports(
     folder: Path,
 ) -> None:
     """Write evaluation.html, data_card.md, model_card.md and model.json."""
-    page = evaluation_page(
-        evaluation, split=split, model=model, history=history, ranking=ranking, looks=looks
-    )
-    card = model_card(evaluation, split=split, model=model, data=data)
+    errors = word_errors(evaluation.hypotheses, evaluation.references)
     texts = {
-        "evaluation.html": page,
+        "evaluation.html": evaluation_page(
+            evaluation,
+            split=split,
+            model=model,
+            history=history,
+            ranking=ranking,
+            looks=looks,
+            errors=errors,
+        ),
         "data_card.md": data_card(data, examples_digest=examples_digest),
-        "model_card.md": card,
+        "model_card.md": model_card(evaluation, split=split, model=model, data=data, errors=errors),
     }
     for name, text in texts.items():
         with whole_file(folder / name) as aside:

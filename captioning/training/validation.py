@@ -1,5 +1,6 @@
 """A captioner and the val split -> one row of scores: how likely the references are, and how good decoded captions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -40,22 +41,17 @@ class Validator:
 
     def __init__(self, val: Examples, settings: ValidationSettings) -> None:
         self._val, self._settings = val, settings
-        self._scorer = Scorer(val.references(), settings.metrics) if distributed.is_first() else None
-        of_captions: list[str] = distributed.first(self._names_of_scores() if self._scorer else [])
+        references = val.references() if distributed.is_first() else None
+        self._scorer = Scorer(references, settings.metrics) if references is not None else None
+        of_captions: list[str] = distributed.first(
+            _names_of_scores(references, settings) if references is not None else []
+        )
         if settings.select not in of_captions:
             raise ValueError(
                 f"train.validation.select: {settings.select!r} is not among the scores of val "
                 f"({', '.join(of_captions)}); add its metric to train.validation.metrics"
             )
         self.names = (*OF_WORDS, *(f"val_{name}" for name in of_captions))
-
-    def _names_of_scores(self) -> list[str]:
-        """Return the names of the scores of captions, which a few references tell."""
-        few = dict(islice(self._val.references().items(), 2))
-        scores, _ = Scorer(few, self._settings.metrics).score(
-            {image_id: own[0] for image_id, own in few.items()}
-        )
-        return [*scores]
 
     def __call__(self, captioner: Captioner, read: Read) -> Validation:
         """Return the scores, the same on every process."""
@@ -83,3 +79,10 @@ class Validator:
                 num_words += own.num_words
         *of_all, num_of_all = distributed.add([loss, num_right, num_in_top_5, num_words])
         return {name: own / num_of_all for name, own in zip(OF_WORDS, of_all, strict=True)}
+
+
+def _names_of_scores(references: Mapping[str, list[str]], settings: ValidationSettings) -> list[str]:
+    """Return the names of the scores of captions, which a few references tell."""
+    few = dict(islice(references.items(), 2))
+    scores, _ = Scorer(few, settings.metrics).score({image_id: own[0] for image_id, own in few.items()})
+    return [*scores]
