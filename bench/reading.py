@@ -10,7 +10,7 @@ import torch
 
 from bench.comparison import Comparison, alternately
 from bench.photographs import SIDE_PIXELS
-from captioning.evaluation import pixel_reader
+from captioning.decoding import pixel_reader
 from captioning.examples import Examples
 from captioning.home import work
 from captioning.images import PixelTransform
