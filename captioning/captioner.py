@@ -72,9 +72,13 @@ class AnyCaptioner(nn.Module, ABC):
         *,
         top: int = 1,
         with_attention: bool = False,
+        image_numbers: Sequence[int] | None = None,
         **changes: Any,
     ) -> list[list[Hypothesis]]:
-        """Return what `caption` does, of images given as the pixels that the transform makes, uint8."""
+        """Return what `caption` does, of images given as the pixels that the transform makes, uint8.
+
+        `image_numbers` decide, with the seed, what sampling draws; by default the places in the batch.
+        """
         self.eval()
         return generate(
             self.decoder,
@@ -83,6 +87,7 @@ class AnyCaptioner(nn.Module, ABC):
             generation.replaced(**changes).at_least(top),
             top=top,
             with_attention=with_attention,
+            image_numbers=image_numbers,
         )
 
 

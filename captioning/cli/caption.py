@@ -1,35 +1,82 @@
-"""Caption pictures with the champion, or with a model folder; a broken picture is one line."""
+"""Caption pictures: files, folders, patterns such as '**/*.jpg', addresses, and `-` for a list of these.
+
+A picture that cannot be read is a row with the reason, and the exit code is then 1. With --out a run that was ended
+goes on where it was when the same command is given again.
+"""
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-HELP = "caption pictures with the champion, or with a model folder"
-IMAGES_PER_BATCH = 16
+if TYPE_CHECKING:
+    from captioning.caption_files import Row
+    from captioning.picture_captions import PictureCaptions
+
+HELP = "caption pictures, folders and addresses with the champion, or with a model folder"
+FORMATS = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown"}
+"""The suffix of a file -> what is written to it."""
+XMP = "xmp"
+METHODS: dict[str, dict[str, Any]] = {
+    "beam": {"beam_width": 3, "length_normalisation": None},
+    "diverse_beam": {
+        "beam_width": 6,
+        "num_groups": 3,
+        "diversity_penalty": 0.5,
+        "length_normalisation": None,
+    },
+    "sample": {"num_samples": 1, "temperature": 1.0, "top_k": None, "top_p": None, "seed": 0},
+}
+"""What --method begins with."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="file, folder, pattern, address, or -")
     parser.add_argument(
-        "--model", metavar="NAME_OR_FOLDER", help="registered model, or folder (default: register.model_name)"
-    )
-    parser.add_argument(
-        "--beam", type=_positive, default=3, metavar="K", help="hypotheses kept at each word (default: 3)"
+        "--model",
+        action="append",
+        metavar="NAME_OR_FOLDER",
+        help="registered model or folder (default: register.model_name); given several times, they decide together",
     )
     parser.add_argument(
         "--top", type=_positive, default=1, metavar="N", help="captions a picture (default: 1)"
     )
+    parser.add_argument("--beam", type=_positive, metavar="K", help="the same as --set beam_width=K")
+    parser.add_argument("--max-words", type=_positive, metavar="N", help="the same as --set max_words=N")
     parser.add_argument(
-        "--max-words", type=_positive, default=24, metavar="N", help="longest caption (default: 24)"
+        "--method",
+        choices=METHODS,
+        help="how captions are made (default: as the model was registered, else beam)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON line a picture, in the order given")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the method, such as no_repeat_ngram=2 or top_p=0.9; keys as in evaluate.generation",
+    )
+    parser.add_argument(
+        "--format",
+        choices=[*FORMATS.values(), XMP],
+        help="default: text, or as the name of --out ends: .jsonl, .csv, .md",
+    )
+    parser.add_argument("--json", action="store_true", help="the same as --format jsonl")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write all rows to a file, once all are there"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="--format xmp writes a sidecar beside each picture: replace descriptions that are there, too",
+    )
     parser.add_argument(
         "--attention", type=Path, metavar="DIR", help="draw where the model looked, one PNG a picture"
+    )
+    parser.add_argument(
+        "--allow-private-addresses", action="store_true", help="fetch from addresses in private networks, too"
     )
 
 
@@ -41,80 +88,151 @@ def _positive(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Caption each picture; a broken one is one line, the others are still captioned. Return 1 if any was broken."""
-    from captioning.captioner import Captioner
-    from captioning.distributed import device
+    """Caption each picture; a broken one is one row, the others are still captioned. Return 1 if any was broken."""
+    from captioning import picture_sources
 
-    captioner = Captioner.load(_model_folder(options.model), device())
-    if options.attention:
-        options.attention.mkdir(parents=True, exist_ok=True)
+    form = _form(options)
+    names = picture_sources.expand(options.pictures, sys.stdin)
+    if form == XMP:
+        return _write_sidecars(names, options)
+    return _write_file(names, form, options) if options.out else _print(names, form, options)
+
+
+def _print(names: Sequence[str], form: str, options: argparse.Namespace) -> int:
+    """Print each row as it comes; what is no caption goes to stderr, where it would be no row."""
+    from captioning import caption_files
+
     num_broken = 0
-    for start in range(0, len(options.photos), IMAGES_PER_BATCH):
-        for row in _caption_batch(captioner, options.photos[start : start + IMAGES_PER_BATCH], options):
+
+    def rows() -> Iterator["Row"]:
+        nonlocal num_broken
+        for row in _loaded(options).rows(names):
             num_broken += row["error"] is not None
-            _print_row(row, options.json)
+            if row["error"] is not None and form == "text":
+                print(caption_files.as_text(row), end="", file=sys.stderr, flush=True)
+            else:
+                yield row
+
+    for line in caption_files.lines(form, rows(), top=options.top):
+        print(line, end="", flush=True)
     return int(num_broken > 0)
 
 
-def _model_folder(name: str | None) -> Path:
-    from captioning.champion import champion_folder
+def _write_file(names: Sequence[str], form: str, options: argparse.Namespace) -> int:
+    """Write all rows to a file, which appears whole."""
+    from captioning import caption_files
+    from captioning.picture_sources import printable
+    from captioning.progress import progress, say
+
+    pictures = _loaded(options)
+    with caption_files.Kept(options.out, pictures.made_by) as kept:
+        todo = [name for name in names if printable(name) not in kept.rows]
+        for row in progress(pictures.rows(todo), total=len(todo), what="caption", unit="pictures"):
+            kept.append(row)
+        rows = [kept.rows[printable(name)] for name in names]
+        caption_files.write(options.out, form, rows, top=options.top)
+        kept.remove()
+    num_broken = sum(row["error"] is not None for row in rows)
+    say(f"{options.out}: {len(rows):,} pictures, {num_broken:,} of them broken")
+    return int(num_broken > 0)
+
+
+def _write_sidecars(names: Sequence[str], options: argparse.Namespace) -> int:
+    """Write a sidecar beside each picture that has no description yet."""
+    from captioning import sidecars
+    from captioning.progress import progress, say
+
+    todo = names if options.overwrite else [name for name in names if not sidecars.is_described(Path(name))]
+    if len(todo) < len(names):
+        say(f"{len(names) - len(todo):,} pictures have a description already; --overwrite replaces them")
+    pictures = _loaded(options)
+    num_broken = 0
+    for row in progress(pictures.rows(todo), total=len(todo), what="caption", unit="pictures"):
+        error = row["error"]
+        if error is None:
+            try:
+                sidecars.write(Path(row["image"]), row["captions"][0]["text"], writer=pictures.made_by)
+            except (ValueError, OSError) as refused:
+                error = str(refused)
+        if error is not None:
+            num_broken += 1
+            print(f"{row['image']}: {error}", file=sys.stderr, flush=True)
+    return int(num_broken > 0)
+
+
+def _form(options: argparse.Namespace) -> str:
+    """Return what is written."""
+    stated = "jsonl" if options.json else options.format
+    if stated == XMP:
+        if options.out or (addresses := [own for own in options.pictures if "://" in own]):
+            what = "--out" if options.out else addresses[0]
+            raise ValueError(f"--format xmp writes a sidecar beside each file, so it takes no {what}")
+        return XMP
+    if stated or not options.out:
+        return stated or "text"
+    if options.out.suffix not in FORMATS:
+        raise ValueError(
+            f"--out {options.out} does not say what to write: end it with .jsonl, .csv or .md, or add --format"
+        )
+    return FORMATS[options.out.suffix]
+
+
+def _loaded(options: argparse.Namespace) -> "PictureCaptions":
+    """Return what makes the rows."""
+    from captioning.captioner import Captioner
+    from captioning.distributed import device
+    from captioning.ensemble import Ensemble
+    from captioning.picture_captions import PictureCaptions
+
+    found = [_model(name) for name in options.model or [None]]
+    folders = [folder for folder, _ in found]
+    captioner = (
+        Captioner.load(folders[0], device()) if len(folders) == 1 else Ensemble.load(folders, device())
+    )
+    trainings = ", ".join(
+        json.loads((folder / "captioner.json").read_text())["fingerprint"][:8] for folder in folders
+    )
+    generation = _generation(options, found[0][1])
+    return PictureCaptions(
+        captioner,
+        generation,
+        top=options.top,
+        made_by=f"captioning, training {trainings}, {generation}, top={options.top}",
+        attention=options.attention,
+        allow_private_addresses=options.allow_private_addresses,
+    )
+
+
+def _model(name: str | None) -> tuple[Path, Any]:
+    """Return the folder of a captioner, and how the registered ones make captions."""
+    from captioning import champion, params
 
     if name is not None and (Path(name) / "captioner.json").exists():
-        return Path(name)
+        return Path(name), None
     if name is None:
-        from captioning import params
-
         name = str(params.read()["register"]["model_name"])
-    return champion_folder(name)
+    logged = champion.champion_model(name)
+    return champion.captioner_folder(logged), champion.generation_of(logged)
 
 
-def _caption_batch(
-    captioner: Any, photos: Sequence[Path], options: argparse.Namespace
-) -> Iterator[dict[str, Any]]:
-    """Yield one row a picture, in the order given."""
-    from captioning.images import BadImage, decode
+def _generation(options: argparse.Namespace, registered: dict[str, Any] | None) -> Any:
+    """Return how captions are made: as the model was registered, with what is asked for in its place."""
+    from ruamel.yaml import YAML
 
-    images, errors = {}, {}
-    for number, photo in enumerate(photos):
-        try:
-            images[number] = decode(photo.read_bytes())
-        except (BadImage, OSError) as error:
-            errors[number] = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    hypotheses = {}
-    if images:
-        captions = captioner.caption(
-            list(images.values()),
-            beam_width=options.beam,
-            top=options.top,
-            max_words=options.max_words,
-            with_attention=options.attention is not None,
-        )
-        hypotheses = dict(zip(images, captions, strict=True))
-    for number, photo in enumerate(photos):
-        own = hypotheses.get(number, [])
-        if own and options.attention:
-            _draw_attention(captioner, images[number], own[0], options.attention / f"{photo.stem}.png")
-        rows = [{"text": best.text, "probability": math.exp(best.log_probability)} for best in own]
-        yield {"image": str(photo), "captions": rows, "error": errors.get(number)}
+    from captioning.generation import PLAIN_BEAM, ConstraintSettings, read_settings
 
-
-def _draw_attention(captioner: Any, image: Any, hypothesis: Any, path: Path) -> None:
-    import numpy as np
-
-    from captioning.figures import attention_sheet
-
-    if hypothesis.attention is None:
-        raise ValueError("--attention: this model's decoder does not attend, so it has no attention to draw")
-    weights_TL = np.array(hypothesis.attention)
-    attention_sheet(image, hypothesis.words, weights_TL, captioner.encoder.grid, path)
-
-
-def _print_row(row: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(row, ensure_ascii=False), flush=True)
-    elif row["error"] is not None:
-        print(f"{row['image']}: {row['error']}", file=sys.stderr, flush=True)
-    else:
-        print(row["image"])
-        for caption in row["captions"]:
-            print(f"  {caption['probability']:.1e}  {caption['text']}", flush=True)
+    values = registered or PLAIN_BEAM.model_dump()
+    if options.method and options.method != values["method"]:
+        shared = {key: values[key] for key in ConstraintSettings.model_fields}
+        values = shared | METHODS[options.method] | {"method": options.method}
+    changes = {
+        key: value
+        for key in ("beam_width", "max_words")
+        if (value := getattr(options, "beam" if key == "beam_width" else key)) is not None
+    }
+    for stated in options.set:
+        key, equals, value = stated.partition("=")
+        if not equals:
+            raise ValueError(f"--set {stated}: expected KEY=VALUE, such as no_repeat_ngram=2")
+        changes[key] = YAML(typ="safe", pure=True).load(value)
+    return read_settings(values).replaced(**changes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from captioning.downloads.answers import FetchError, open_address
+from captioning.images import SUFFIXES
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -25,7 +26,6 @@ PICTURES = {
     ".ppm": rb"P[1-6]\s",
 }
 """The suffix of each known type of picture -> how its files begin."""
-SUFFIXES = {*PICTURES, ".jpeg", ".tiff", ".jpe", ".jfif", ".heif", ".pgm", ".pbm"}
 
 
 @dataclass(frozen=True, kw_only=True)
