@@ -99,7 +99,7 @@ def _settings(name: str) -> TrainSettings:
     values = params.read()["train"]
     values["decoder"] = {"name": name, **DECODERS[name]}
     for phase in values["phases"]:
-        if not lookup.find("decoders", name).Decoder.is_attending:
+        if not lookup.find("decoders", name).Decoder.has_full_attention:
             phase["objective"]["attention_penalty"] = 0.0
         phase["optimizer"]["learning_rate"] = LEARNING_RATES.get(name, phase["optimizer"]["learning_rate"])
     return TrainSettings.model_validate(values)

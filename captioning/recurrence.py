@@ -147,7 +147,7 @@ class RecurrentLayers(nn.Module):
 class RecurrentDecoder(nn.Module, ABC):
     """A decoder that its cell defines; see `captioning.decoders` for what it promises."""
 
-    is_attending, is_drawing = True, False
+    has_full_attention, is_drawing = True, False
     words: Words
     dropout: nn.Dropout
     from_word: nn.Linear

@@ -190,7 +190,8 @@ def test_gradients_reach_every_parameter(decoder: Any):
 def test_a_decoder_says_truly_whether_it_attends_and_draws(decoder: Any):
     features_BLD, tokens_NT, lengths_N = _batch()
     forced = decoder.train()(decoder.prepare(features_BLD), tokens_NT, lengths_N)
-    assert decoder.is_attending == (forced.attention_WL is not None)
+    is_full = forced.attention_WL is not None and bool((forced.attention_WL.sum(dim=1) > 1 - 1e-5).all())
+    assert decoder.has_full_attention == is_full
     assert decoder.is_drawing == (forced.choice_loss is not None)
 
 

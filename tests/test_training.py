@@ -466,6 +466,14 @@ def test_an_objective_that_does_not_suit_the_decoder_is_refused():
             decoder=silent,
             objective=_settings().phases[0].objective.model_dump() | {"attention_penalty": 1.0},
         )
+    adaptive = {"name": "adaptive_attention", "embedding_width": 8, "attention_width": 8, "hidden_width": 8}
+    with pytest.raises(
+        ValueError, match=r"adaptive_attention returns .* look away .* which the penalty would"
+    ):
+        _settings(
+            decoder=adaptive | {"dropout": 0.0, "tied_embeddings": False},
+            objective=_settings().phases[0].objective.model_dump() | {"attention_penalty": 1.0},
+        )
     drawing = _settings().decoder.model_dump() | {"name": "hard_attention", "lambda_r": 1.0, "lambda_e": 0.1}
     with pytest.raises(
         ValueError, match=r"phases\.0\.objective self_critical .* hard_attention also draws cells"

@@ -3,8 +3,8 @@
 Each module has `class Settings(params.Settings)` and `class Decoder(nn.Module)`:
 
 - `Decoder(settings, feature_dim=D, vocabulary_size=V)`;
-- `is_attending` and `is_drawing`, of the class: whether teacher forcing returns attention, and a loss of what it drew
-  at random on the way;
+- `has_full_attention` and `is_drawing`, of the class: whether teacher forcing returns attention that adds up to 1 over
+  the cells, and whether it returns a loss of what it drew at random on the way;
 - `words: captioning.words.Words`: the embeddings, and the scores of the next word;
 - `prepare(features_BLD) -> Memory`: everything that is constant per image, computed once;
 - `forward(memory, tokens_NT, lengths_N) -> captioning.recurrence.Forced`: teacher forcing. `tokens_NT` begin with

@@ -41,6 +41,8 @@ class Settings(PartSettings):
 class Decoder(RecurrentDecoder):
     """Reads the word, then looks at the grid or away from it."""
 
+    has_full_attention = False
+
     def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(settings.dropout)

@@ -33,7 +33,7 @@ class Settings(PartSettings):
 class Decoder(nn.Module):
     """Adds what was read to what is seen."""
 
-    is_attending, is_drawing = False, False
+    has_full_attention, is_drawing = False, False
 
     def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class Settings(PartSettings):
 class Decoder(nn.Module):
     """Reads the image, then the words; it never looks at the image again."""
 
-    is_attending, is_drawing = False, False
+    has_full_attention, is_drawing = False, False
 
     def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()

@@ -197,7 +197,7 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Reads all words so far and the whole grid, layer after layer, before it says the next."""
 
-    is_attending, is_drawing = False, False
+    has_full_attention, is_drawing = False, False
 
     def __init__(self, settings: Settings, *, feature_dim: int, vocabulary_size: int) -> None:
         super().__init__()

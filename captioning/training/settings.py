@@ -114,10 +114,15 @@ class TrainSettings(Settings):
         decoder = lookup.find("decoders", name).Decoder
         for number, phase in enumerate(self.phases):
             objective, where = phase.objective, f"phases.{number}.objective"
-            if objective.name == "cross_entropy" and objective.attention_penalty and not decoder.is_attending:
+            if (
+                objective.name == "cross_entropy"
+                and objective.attention_penalty
+                and not decoder.has_full_attention
+            ):
                 raise ValueError(
                     f"{where}.attention_penalty is {objective.attention_penalty}, but the decoder {name} returns no "
-                    "attention in training: set it to 0, or choose a decoder that attends, such as soft_attention"
+                    "attention in training, or may look away from the picture, which the penalty would end: "
+                    "set it to 0, or choose a decoder that always attends, such as soft_attention"
                 )
             if objective.name == "self_critical" and decoder.is_drawing:
                 raise ValueError(
