@@ -23,6 +23,7 @@ from bench.preprocess import (
 )
 from bench.reading import read_images
 from bench.rewards import reward_microseconds
+from bench.search import search_milliseconds
 from bench.training import epoch_vs_tutorial
 from captioning.outputs import whole_file
 
@@ -43,6 +44,7 @@ MEASUREMENTS: dict[str, Callable[[], Comparison]] = {
         metrics_seconds,
         meteor_seconds,
         noop_repro,
+        search_milliseconds,
     )
 }
 REPORT = Path("reports/bench.json")

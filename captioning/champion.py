@@ -7,6 +7,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlparse
 
 from ruamel.yaml import YAML
@@ -17,6 +18,8 @@ REGISTER = "`dvc repro --force --single-item register`"
 
 PROFILE = "profile.json"
 """Of the training data, beside the model of each version; reports/validation/profile.json when it was registered."""
+HYPOTHESES = "hypotheses.jsonl"
+"""Of the test set, beside it; reports/hypotheses.jsonl when it was registered. Those of its run may be later ones."""
 
 CHAMPION = "SELECT version FROM registered_model_aliases WHERE name = :model AND alias = 'champion'"
 VERSION = (
@@ -36,7 +39,7 @@ def champion_folder(model_name: str) -> Path:
     Raises:
         ValueError: there is no champion (`NoChampionError`), or its files are gone.
     """
-    return _captioner(_champion_model(model_name))
+    return captioner_folder(champion_model(model_name))
 
 
 def champion_profile(model_name: str) -> Path | None:
@@ -46,30 +49,67 @@ def champion_profile(model_name: str) -> Path | None:
         ValueError: the champion's files are gone.
     """
     try:
-        return _champion_model(model_name) / PROFILE
+        return champion_model(model_name) / PROFILE
     except NoChampionError:
         return None
 
 
-def _champion_model(model_name: str) -> Path:
-    """Return the champion's logged model: the folder of its MLmodel file."""
+def version_folder(model_name: str, version: str) -> Path:
+    """Return the logged model of a version, the folder of its MLmodel file; of a server's, a copy fetched once.
+
+    Raises:
+        ValueError: its files are gone.
+    """
     if store.local_database() is None:
-        return _downloaded(model_name)
-    champion = _query(CHAMPION, model=model_name)
-    if champion is None:
-        raise NoChampionError(
-            f"{model_name} has no champion at {store.uri()}; `dvc repro` trains and registers one"
-        )
-    version = str(champion[0])
+        return _downloaded(model_name, version)
     row = _query(VERSION, model=model_name, version=version)
     location = None if row is None else present_folder(row[0])
     if location is None:
         where = "no location" if row is None else row[0]
         raise ValueError(
-            f"the champion of {model_name}, version {version}, has lost its files ({where}); "
+            f"version {version} of {model_name} has lost its files ({where}); "
             f"restore {home.mlruns()} from a backup, or delete the version in MLflow and run {REGISTER}"
         )
     return location
+
+
+def captioner_folder(model: Path) -> Path:
+    """Return the captioner's folder inside a logged model, as its MLmodel file states it."""
+    return model / str(_flavor(model)["artifacts"]["captioner"]["path"])
+
+
+def generation_of(model: Path) -> Any:
+    """Return how a logged model decodes: the settings `evaluate.generation` that it was registered with."""
+    return _flavor(model)["config"]
+
+
+def _flavor(model: Path) -> dict[str, Any]:
+    description = YAML(typ="safe", pure=True).load((model / "MLmodel").read_text())
+    flavor: dict[str, Any] = description["flavors"]["python_function"]
+    return flavor
+
+
+def champion_model(model_name: str) -> Path:
+    """Return the logged model of the champion, the folder of its MLmodel file; of a server's, a copy fetched once.
+
+    Raises:
+        ValueError: there is no champion (`NoChampionError`), or its files are gone.
+    """
+    version = _champion_version(model_name)
+    if version is None:
+        raise NoChampionError(
+            f"{model_name} has no champion at {store.uri()}; `dvc repro` trains and registers one"
+        )
+    return version_folder(model_name, version)
+
+
+def _champion_version(model_name: str) -> str | None:
+    if store.local_database() is None:
+        found = store.client().search_registered_models(f"name = '{model_name}'")
+        version = found[0].aliases.get("champion") if found else None
+        return None if version is None else str(version)
+    champion = _query(CHAMPION, model=model_name)
+    return None if champion is None else str(champion[0])
 
 
 def check_receipt(path: Path) -> str | None:
@@ -125,27 +165,15 @@ def present_folder(location: str) -> Path | None:
     return next((place for place in places if (place / "MLmodel").exists()), None)
 
 
-def _captioner(model: Path) -> Path:
-    """Return the captioner's folder inside a logged model, as its MLmodel file states it."""
-    description = YAML(typ="safe", pure=True).load((model / "MLmodel").read_text())
-    return model / str(description["flavors"]["python_function"]["artifacts"]["captioner"]["path"])
-
-
 def _is_on_server(model_name: str, version: str, fingerprint: str) -> bool:
     found = store.client().search_model_versions(f"name = '{model_name}'")
     tags = {str(each.version): each.tags for each in found}
     return tags.get(version, {}).get("captioning.fingerprint") == fingerprint
 
 
-def _downloaded(model_name: str) -> Path:
-    """Return the champion's logged model of a server from the cache of downloads, fetched where it is missing."""
-    found = store.client().search_registered_models(f"name = '{model_name}'")
-    version = found[0].aliases.get("champion") if found else None
-    if version is None:
-        raise NoChampionError(
-            f"{model_name} has no champion at {store.uri()}; `dvc repro` trains and registers one"
-        )
-    folder = home.work("champions", model_name) / str(version)
+def _downloaded(model_name: str, version: str) -> Path:
+    """Return a logged model of a server from the cache of downloads, fetched where it is missing."""
+    folder = home.work("champions", model_name) / version
     if not folder.exists():
         from mlflow.artifacts import download_artifacts
 
