@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -48,6 +50,8 @@ def cached_features(
         if distributed.first(not path.exists()):
             _compute(encoder, examples, path, device, view, change)
     distributed.gather(None)  # the file has its name
+    if distributed.is_first():  # `captioning clean` goes by the last use, which no file system notes reliably
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     return np.load(path, mmap_mode="r")
 
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+WORK = ".work"
+
 
 def home() -> Path:
     """Return the absolute folder `CAPTIONING_HOME`, by default the project root (the working directory)."""
@@ -14,8 +16,13 @@ def mlruns() -> Path:
     return home() / "mlruns"
 
 
+def collection() -> Path:
+    """Return the folder of the index that `captioning search` looks through."""
+    return home() / "collection"
+
+
 def work(*parts: str) -> Path:
     """Return a folder for resume state and caches, made if absent. Deleting it loses time, never results."""
-    folder = home() / ".work" / Path(*parts)
+    folder = home() / WORK / Path(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

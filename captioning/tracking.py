@@ -1,4 +1,4 @@
-"""Every training as one MLflow run: its parameters, its curves, and which code and data it had.
+"""Every training as one MLflow run: its parameters, its curves, which code and data it had, and on which machine.
 
 The run of a training is found by the tag `captioning.fingerprint`, so that a resumed training continues it.
 """
@@ -7,8 +7,8 @@ import hashlib
 import json
 import math
 import signal
-import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioning import store
+from captioning import machine, revision, store
 from captioning.progress import say
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ Report = Callable[[int, Mapping[str, float], Mapping[str, str]], None]
 """`report(epoch, scores, captions)`: a point of each curve, and some captions by image id. It never raises."""
 
 DVC_LOCK = Path("dvc.lock")
+MACHINES = "machines"
+"""Folder of a run's artifacts: a file for each machine that its training ran on."""
 POINTS_PER_REQUEST = 1000
 """MLflow refuses more metrics in one request."""
 
@@ -50,6 +52,7 @@ def training_run(
     """
     try:
         run = _Run(store.client(), _run_of(fingerprint, params, experiment, examples))
+        _log_machine(run.run_id)
     except Exception as error:  # whatever goes wrong with the record, the training is worth more
         _say_untracked(error)
         yield lambda epoch, scores, captions: None
@@ -92,17 +95,27 @@ def log_scores(run_id: str, scores: Mapping[str, float]) -> None:
     )
 
 
+def machines(run_id: str) -> list[dict[str, Any]]:
+    """Return the machines that a training ran on (captioning/machine.py); none where DVC restored its outcome."""
+    client = store.client()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [each.path for each in client.list_artifacts(run_id, MACHINES)]
+        return [
+            json.loads(Path(client.download_artifacts(run_id, path, folder)).read_text()) for path in paths
+        ]
+
+
 def identity() -> dict[str, str]:
     """Return as tags which code and data this is: git revision, whether files differ, digest of dvc.lock.
 
-    `dvc.lock` itself does not count as a difference: DVC rewrites it stage by stage while the pipeline runs.
-    Without git or a repository there is no revision.
+    What is recorded whole does not count as a difference (`revision.RECORDED`): DVC rewrites dvc.lock stage by stage
+    while the pipeline runs. Without git or a repository there is no revision.
     """
     tags = {}
-    if revision := _git("rev-parse", "HEAD"):
-        changes = _git("status", "--porcelain", "--", ".", f":(exclude){DVC_LOCK}")
-        tags["captioning.git_revision"] = tags["mlflow.source.git.commit"] = revision
-        tags["captioning.git_dirty"] = "true" if changes else "false"
+    if commit := revision.read():
+        tags["captioning.git_revision"] = tags["mlflow.source.git.commit"] = commit
+        if (changed := revision.changed()) is not None:
+            tags["captioning.git_dirty"] = "true" if changed else "false"
     if DVC_LOCK.exists():
         tags["captioning.dvc_lock"] = hashlib.sha256(DVC_LOCK.read_bytes()).hexdigest()
     return tags
@@ -126,7 +139,7 @@ class _Run:
     """
 
     def __init__(self, client: "MlflowClient", run_id: str) -> None:
-        self._client, self._run_id = client, run_id
+        self._client, self.run_id = client, run_id
         self._recorded = _recorded_points(client, run_id)
         self._is_writable = True
 
@@ -135,14 +148,14 @@ class _Run:
         new = {name: value for name, value in scores.items() if (name, epoch) not in self._recorded}
         self._recorded |= {(name, epoch) for name in new}
         if new:
-            self._try(lambda: _log_points(self._run_id, [_point(*own, epoch) for own in new.items()]))
+            self._try(lambda: _log_points(self.run_id, [_point(*own, epoch) for own in new.items()]))
         if captions:
             file = f"captions/epoch-{epoch:03}.json"
-            self._try(lambda: self._client.log_dict(self._run_id, dict(captions), file))
+            self._try(lambda: self._client.log_dict(self.run_id, dict(captions), file))
 
     def end(self, status: str) -> None:
         """Close the run."""
-        self._try(lambda: self._client.set_terminated(self._run_id, status))
+        self._try(lambda: self._client.set_terminated(self.run_id, status))
 
     def _try(self, write: Callable[[], object]) -> None:
         if not self._is_writable:
@@ -195,6 +208,13 @@ def _experiment(name: str) -> str:
     return str(experiment.experiment_id)
 
 
+def _log_machine(run_id: str) -> None:
+    """Record this machine; the same one, when a training resumes, is the same file."""
+    described = machine.describe()
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    store.client().log_dict(run_id, described, f"{MACHINES}/{digest[:8]}.json")
+
+
 def _recorded_points(client: "MlflowClient", run_id: str) -> set[tuple[str, int]]:
     names = client.get_run(run_id).data.metrics
     return {(name, point.step) for name in names for point in client.get_metric_history(run_id, name)}
@@ -234,13 +254,3 @@ def _is_kill(error: BaseException) -> bool:
 def _say_untracked(error: Exception) -> None:
     reason = " ".join(str(error).split())[:200]
     say(f"the training goes on without MLflow, `register` completes its record: {reason}")
-
-
-def _git(*arguments: str) -> str:
-    """Return what git answers, or nothing where there is no git or no repository."""
-    command = ["git", "--no-optional-locks", *arguments]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return answer.stdout.strip()

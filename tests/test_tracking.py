@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from captioning import store, tracking
+from captioning import machine, store, tracking
 
 PARAMS = {
     "train": {
@@ -139,6 +139,7 @@ def test_a_training_is_one_finished_run_with_params_curves_and_identity(home: Pa
         run.data.tags["captioning.data"] == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
     )
     assert run.info.artifact_uri.startswith(f"file://{home}/mlruns/tasks/")
+    assert tracking.machines(run.info.run_id) == [machine.describe()]
 
 
 def test_a_resumed_training_continues_its_run_and_repeats_no_point(home: Path) -> None:
@@ -288,6 +289,9 @@ def test_identity_names_revision_changes_and_dvc_lock(
     rerun = tracking.identity()
     assert rerun["captioning.git_dirty"] == "false"
     assert rerun["captioning.dvc_lock"] != clean["captioning.dvc_lock"]
+    for recorded in ("params.yaml", "source.json"):
+        (tmp_path / recorded).write_text("{}")
+    assert tracking.identity()["captioning.git_dirty"] == "false"
     (tmp_path / "new_part.py").write_text("pass")
     assert tracking.identity()["captioning.git_dirty"] == "true"
 
