@@ -20,11 +20,6 @@ MAX_BYTES = 100_000_000
 """Larger members of an archive are not unpacked."""
 MAX_EXPANSION = 200
 """Nor are those of more than a megabyte that unpack to so many times their size."""
-SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
-    | {".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""That files of pictures usually have."""
 JPEG_BEGINS = b"\xff\xd8\xff"
 PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
 """Of JPEG files that simplejpeg decodes as Pillow does, pixel for pixel; not so CMYK."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING
 
-from captioning.images import MAX_BYTES, SUFFIXES
+from captioning.formats.picture_names import SUFFIXES
+from captioning.images import MAX_BYTES
 
 if TYPE_CHECKING:
     from captioning.downloads.connections import Outcome
@@ -48,7 +49,7 @@ def _expand_one(source: str) -> list[str]:
     if is_address(source):
         return [source]
     if Path(source).is_dir():
-        if not (pictures := [*_inside(source)]):
+        if not (pictures := [*inside(source)]):
             raise ValueError(
                 f"{source} has no pictures: no file in it ends with one of {', '.join(sorted(SUFFIXES))}"
             )
@@ -61,7 +62,8 @@ def _expand_one(source: str) -> list[str]:
     return [source]
 
 
-def _inside(folder: str) -> Iterator[str]:
+def inside(folder: str) -> Iterator[str]:
+    """Yield the files of a folder and its folders that are called as pictures are, sorted; hidden ones are left out."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):

@@ -14,37 +14,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from captioning import encoders, picture_sources, sidecars
-from captioning.captioner import Captioner
+from captioning import picture_sources, sidecars
 from captioning.cli import main
-from captioning.decoders import soft_attention
-from captioning.images import PixelTransform
-from captioning.vocabulary import MARKERS, Vocabulary
 from tests.local_site import serve
-
-
-def _save(folder: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    widths = dict.fromkeys(("feature_width", "embedding_width", "attention_width", "hidden_width"), 8)
-    captioner = Captioner(
-        encoder=encoders.Settings(name="resnet18", weights="none", layer="layer2", pooled=False),
-        decoder=soft_attention.Settings(name="soft_attention", dropout=0.0, tied_embeddings=False, **widths),
-        vocabulary=Vocabulary([*MARKERS, "a", "red", "dog", "runs", "far"]),
-        transform=PixelTransform(height=32, width=32),
-    )
-    with torch.no_grad():  # far from uniform
-        captioner.decoder.words.output_bias.normal_(std=2.0)
-    folder.mkdir(parents=True)
-    captioner.save(folder, fingerprint=f"{seed}" * 16)
-    return folder
+from tests.tiny_captioner import save_captioner
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _save(tmp_path_factory.mktemp("models") / "one", 1)
+    return save_captioner(tmp_path_factory.mktemp("models") / "one", 1)
 
 
 @pytest.fixture
@@ -173,7 +153,7 @@ def test_settings_of_the_method_are_replaced_one_by_one(
 def test_several_models_decide_together(
     album: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    other = _save(tmp_path / "two", 2)
+    other = save_captioner(tmp_path / "two", 2)
     _run(album / "b.png", "--model", model, "--model", model, "--json")
     _run(album / "b.png", "--model", model, "--json")
     _run(album / "b.png", "--model", model, "--model", other, "--json")

@@ -5,7 +5,6 @@ goes on where it was when the same command is given again.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -179,60 +178,36 @@ def _form(options: argparse.Namespace) -> str:
 
 def _loaded(options: argparse.Namespace) -> "PictureCaptions":
     """Return what makes the rows."""
-    from captioning.captioner import Captioner
-    from captioning.distributed import device
-    from captioning.ensemble import Ensemble
+    from captioning import named_models
     from captioning.picture_captions import PictureCaptions
 
-    found = [_model(name) for name in options.model or [None]]
-    folders = [folder for folder, _ in found]
-    captioner = (
-        Captioner.load(folders[0], device()) if len(folders) == 1 else Ensemble.load(folders, device())
-    )
-    trainings = ", ".join(
-        json.loads((folder / "captioner.json").read_text())["fingerprint"][:8] for folder in folders
-    )
-    generation = _generation(options, found[0][1])
+    model = named_models.load(options.model or [])
+    generation = _generation(options, model.generation)
     return PictureCaptions(
-        captioner,
+        model.captioner,
         generation,
         top=options.top,
-        made_by=f"captioning, training {trainings}, {generation}, top={options.top}",
+        made_by=f"captioning, training {model.trainings}, {generation}, top={options.top}",
         attention=options.attention,
         allow_private_addresses=options.allow_private_addresses,
     )
 
 
-def _model(name: str | None) -> tuple[Path, Any]:
-    """Return the folder of a captioner, and how the registered ones make captions."""
-    from captioning import champion, params
-
-    if name is not None and (Path(name) / "captioner.json").exists():
-        return Path(name), None
-    if name is None:
-        name = str(params.read()["register"]["model_name"])
-    logged = champion.champion_model(name)
-    return champion.captioner_folder(logged), champion.generation_of(logged)
-
-
-def _generation(options: argparse.Namespace, registered: dict[str, Any] | None) -> Any:
+def _generation(options: argparse.Namespace, registered: Any) -> Any:
     """Return how captions are made: as the model was registered, with what is asked for in its place."""
     from ruamel.yaml import YAML
 
-    from captioning.generation import PLAIN_BEAM, ConstraintSettings, read_settings
+    from captioning.generation import ConstraintSettings, read_settings
 
-    values = registered or PLAIN_BEAM.model_dump()
-    if options.method and options.method != values["method"]:
-        shared = {key: values[key] for key in ConstraintSettings.model_fields}
-        values = shared | METHODS[options.method] | {"method": options.method}
-    changes = {
-        key: value
-        for key in ("beam_width", "max_words")
-        if (value := getattr(options, "beam" if key == "beam_width" else key)) is not None
-    }
-    for stated in options.set:
-        key, equals, value = stated.partition("=")
+    generation = registered
+    if options.method and options.method != registered.method:
+        shared = {key: getattr(registered, key) for key in ConstraintSettings.model_fields}
+        generation = read_settings(shared | METHODS[options.method] | {"method": options.method})
+    stated = {"beam_width": options.beam, "max_words": options.max_words}
+    changes = {key: value for key, value in stated.items() if value is not None}
+    for setting in options.set:
+        key, equals, value = setting.partition("=")
         if not equals:
-            raise ValueError(f"--set {stated}: expected KEY=VALUE, such as no_repeat_ngram=2")
+            raise ValueError(f"--set {setting}: expected KEY=VALUE, such as no_repeat_ngram=2")
         changes[key] = YAML(typ="safe", pure=True).load(value)
-    return read_settings(values).replaced(**changes)
+    return generation.replaced(**changes)

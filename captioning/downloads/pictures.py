@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from captioning.downloads.answers import FetchError, open_address
-from captioning.images import SUFFIXES
+from captioning.formats.picture_names import SUFFIXES
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
