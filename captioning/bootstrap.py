@@ -13,6 +13,8 @@ import numpy as np
 from captioning.metrics import Statistics
 
 LEVEL = 0.95
+MIN_IMAGES = 2
+"""Samples of a single image are all alike, and say nothing of how sure its score is."""
 SEED = 0
 CELLS_AT_ONCE = 2_000_000
 """Samples x images whose weights are in memory together: 16 MB."""
@@ -25,6 +27,8 @@ class Difference:
     """One model's score less another's, on the same images."""
 
     value: float
+    of: tuple[float, float]
+    """Both scores."""
     interval: Interval
     """95 %, of the paired bootstrap."""
     p_value: float
@@ -32,7 +36,7 @@ class Difference:
 
 
 def intervals(scores: Mapping[str, Statistics | float], *, num_samples: int) -> dict[str, Interval]:
-    """Return the 95 % interval of each score that has statistics, by score name."""
+    """Return the 95 % interval of each score that has statistics of two images at least, by score name."""
     of_samples = resample(scores, num_samples=num_samples)
     return {name: _interval(values_R) for name, values_R in of_samples.items()}
 
@@ -42,6 +46,7 @@ def differences(
 ) -> dict[str, Difference]:
     """Return first less second of each score that both have statistics of; both are of the same images, in one order.
 
+    Of less than two images there is no difference.
     Each sample draws the same images for both. The p-value is that of Riezler and Maxwell (2005): the share of samples
     whose difference lies as far from the mean of all samples as the observed one lies from 0.
     """
@@ -56,10 +61,12 @@ def differences(
         one, other = first[name], second[name]
         assert isinstance(one, Statistics) and isinstance(other, Statistics)
         assert len(one.of_images_BS) == len(other.of_images_BS), "both are of the same images"
-        difference_R, value = samples[0][name] - samples[1][name], one.of_set - other.of_set
+        difference_R, of = samples[0][name] - samples[1][name], (one.of_set, other.of_set)
+        value = of[0] - of[1]
         is_as_far_R = np.abs(difference_R - difference_R.mean()) >= abs(value)
         found[name] = Difference(
             value=value,
+            of=of,
             interval=_interval(difference_R),
             p_value=float((is_as_far_R.sum() + 1) / (num_samples + 1)),
         )
@@ -69,9 +76,13 @@ def differences(
 def resample(scores: Mapping[str, Statistics | float], *, num_samples: int) -> dict[str, np.ndarray]:
     """Return the score of R bootstrap samples of the images, by score name, of each score that has statistics.
 
-    Scores of equally many images are of the same samples.
+    Scores of equally many images are of the same samples; those of less than two images are left out.
     """
-    with_statistics = {name: own for name, own in scores.items() if isinstance(own, Statistics)}
+    with_statistics = {
+        name: own
+        for name, own in scores.items()
+        if isinstance(own, Statistics) and len(own.of_images_BS) >= MIN_IMAGES
+    }
     tables = {id(own.of_images_BS): own.of_images_BS for own in with_statistics.values()}
     sums = {
         key: np.concatenate([weights_RB @ table_BS for weights_RB in _weights(num_samples, len(table_BS))])

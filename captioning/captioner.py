@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -16,6 +15,7 @@ from torch import nn
 from captioning import encoders, lookup
 from captioning.generation import PLAIN_BEAM, GenerationSettings, generate
 from captioning.images import PixelTransform
+from captioning.params import named_part
 from captioning.records import Hypothesis
 from captioning.vocabulary import Vocabulary
 
@@ -53,13 +53,15 @@ class AnyCaptioner(nn.Module, ABC):
         Args:
             images: the pictures.
             generation: how captions are made of scores; plain beam search of width 3 where nothing is said.
-            top: captions an image; more than the settings give widen the beam, or draw more.
+            top: captions an image, 1 or more; more than the settings give widen the beam, or draw more.
             with_attention: also return each word's attention weights, where the decoder attends.
             changes: of the settings, such as `beam_width=5` or `max_words=16`.
 
         Raises:
             ValueError: a change that the settings do not know, or an image without a caption (see `generate`).
         """
+        if not images:
+            return []
         return self.caption_pixels(
             self.pixels(images), generation, top=top, with_attention=with_attention, **changes
         )
@@ -146,33 +148,38 @@ class Captioner(AnyCaptioner):
         Raises:
             ValueError: a file is missing or damaged, or the vocabulary is not the one the weights were trained with.
         """
+        remedy = "restore the folder (`dvc checkout models/captioner`) or train again"
         try:
-            description = json.loads((folder / "captioner.json").read_text())
+            description = _description(folder / "captioner.json")
             vocabulary = Vocabulary.load(folder / "vocabulary.json")
             transform = PixelTransform.model_validate_json((folder / "transform.json").read_text())
             tensors = load_file(folder / "weights.safetensors")
-        except (OSError, ValueError, ValidationError, SafetensorError) as error:
-            raise ValueError(f"{folder} is not a captioner's folder: {error}") from None
+            encoder = encoders.Settings.model_validate(description["encoder"])
+            decoder = named_part("decoders")(description["decoder"])
+        except (OSError, ValueError, SafetensorError) as error:
+            what = " ".join(str(error).split())
+            raise ValueError(f"{folder} is not a captioner's folder: {what}; {remedy}") from None
         if vocabulary.digest != description["vocabulary"]:
             raise ValueError(
                 f"{folder}/vocabulary.json ({len(vocabulary)} words) is not the vocabulary that the weights were "
-                "trained with; restore it (`dvc checkout models/captioner`) or train again"
+                f"trained with; {remedy}"
             )
-        captioner = cls(
-            encoder=encoders.Settings.model_validate(description["encoder"]),
-            decoder=lookup.find("decoders", description["decoder"]["name"]).Settings.model_validate(
-                description["decoder"]
-            ),
-            vocabulary=vocabulary,
-            transform=transform,
-        )
+        captioner = cls(encoder=encoder, decoder=decoder, vocabulary=vocabulary, transform=transform)
         try:
             captioner.load_state_dict(tensors)
         except RuntimeError as error:
             what = " ".join(str(error).split())
             raise ValueError(
                 f"{folder}/weights.safetensors are not those of the model that captioner.json and vocabulary.json "
-                f"describe: {what}; restore the folder (`dvc checkout models/captioner`) or train again"
+                f"describe: {what}; {remedy}"
             ) from None
         captioner.encoder = captioner.encoder.folded()
         return captioner.to(device).eval()
+
+
+def _description(path: Path) -> dict[str, Any]:
+    description = json.loads(path.read_text())
+    keys = {"encoder", "decoder", "vocabulary"}
+    if not isinstance(description, dict) or not keys <= {*description}:
+        raise ValueError(f"{path.name} is no JSON object with {', '.join(sorted(keys))}")
+    return description

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from captioning import bootstrap
 from captioning.bootstrap import Difference
@@ -29,18 +30,29 @@ def read_captioned(path: Path) -> Captioned:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-                image_id, hypothesis, references = row["image_id"], row["hypothesis"], row["references"]
-            except (ValueError, KeyError, TypeError):
+            except ValueError:
+                row = None
+            if not _is_row(row):
                 raise ValueError(
-                    f"{path}: line {number} is no JSON object with image_id, hypothesis and references, "
-                    "as `dvc repro evaluate` writes them"
-                ) from None
+                    f"{path}: line {number} is no JSON object with image_id, hypothesis and references, as "
+                    "`dvc repro evaluate` writes them: two texts and a list of texts"
+                )
+            image_id = row["image_id"]
             if image_id in captioned.hypotheses:
                 raise ValueError(
-                    f"{path}: line {number} is the second of image {image_id!r}; expected one an image"
+                    f"{path}: line {number} is the second of image {image_id!r}; expected one an image, as "
+                    "`dvc repro evaluate` writes them"
                 )
-            captioned.hypotheses[image_id], captioned.references[image_id] = hypothesis, references
+            captioned.hypotheses[image_id] = row["hypothesis"]
+            captioned.references[image_id] = row["references"]
     return captioned
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("references"), list) or not row["references"]:
+        return False
+    texts = (row.get("image_id"), row.get("hypothesis"), *row["references"])
+    return all(isinstance(text, str) for text in texts)
 
 
 def compare(
@@ -49,7 +61,8 @@ def compare(
     """Return the scores of one model less those of another on the same images, by paired bootstrap, by score name.
 
     Raises:
-        ValueError: the images or their references differ, or a metric reads more than captions.
+        ValueError: the images or their references differ, there are less than two, or a metric reads more than
+            captions.
     """
     if first.references.keys() != second.references.keys():
         odd = sorted(first.references.keys() ^ second.references.keys())
@@ -63,6 +76,11 @@ def compare(
         raise ValueError(
             f"two models are compared by the same references, and {len(other)} images have others{such_as(other)}; "
             "evaluate both on the same data"
+        )
+    if len(first.references) < bootstrap.MIN_IMAGES:
+        raise ValueError(
+            f"a difference is told from chance by {bootstrap.MIN_IMAGES} images at least, and both captioned "
+            f"{len(first.references)}; evaluate both on more"
         )
     scorer = Scorer(first.references, metrics)
     ordered = {image_id: second.hypotheses[image_id] for image_id in first.hypotheses}

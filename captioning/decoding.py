@@ -40,7 +40,7 @@ def decode_split(
     `observe` is told the positions and features of each batch, so that nothing need be encoded a second time.
 
     Raises:
-        ValueError: two images of the split have one id.
+        ValueError: two images of the split have one id, or one has no caption (see `generate`).
     """
     if repeated := [image_id for image_id, count in Counter(examples.image_ids).items() if count > 1]:
         raise ValueError(
@@ -64,6 +64,7 @@ def decode_split(
             generation,
             top=1,
             image_numbers=positions.tolist(),
+            image_ids=[examples.image_ids[position] for position in positions],
         )
         for position, own in zip(positions, captions, strict=True):
             hypotheses[examples.image_ids[position]] = own[0]

@@ -1,7 +1,7 @@
 """A model and a split -> hypotheses, each image decoded once -> scores."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,21 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from captioning import bootstrap, lookup
+from captioning import bootstrap
 from captioning.batches import assemble
 from captioning.captioner import AnyCaptioner, Captioner
 from captioning.decoding import decode_split, pixel_reader
 from captioning.examples import Examples
 from captioning.forcing import likelihoods
 from captioning.generation import GenerationSettings
+from captioning.metrics import MetricNames
 from captioning.params import Settings
 from captioning.records import SPLITS, Hypothesis, Likelihood
 from captioning.scoring import Scorer, scores_of_images, value_of
 from captioning.slices import Slice, cut, parts_of
+
+NUMBER_AT_END = re.compile(r"(?<![0-9])[0-9]{1,18}\Z")
+"""Of an image id; 64 bits hold it."""
 
 
 class EvaluateSettings(Settings):
@@ -28,8 +32,7 @@ class EvaluateSettings(Settings):
 
     split: str
     """Whose images are captioned and scored."""
-    metrics: list[str]
-    """Names of modules in captioning/metrics."""
+    metrics: MetricNames
     bootstrap_samples: int = Field(ge=100)
     """Of the images, from which the intervals of the scores come."""
     min_images_of_slice: int = Field(ge=1)
@@ -43,13 +46,6 @@ class EvaluateSettings(Settings):
         if split not in SPLITS:
             raise ValueError(f"no split {split!r}; available: {', '.join(SPLITS)}")
         return split
-
-    @field_validator("metrics")
-    @classmethod
-    def _are_metrics(cls, metrics: list[str]) -> list[str]:
-        for metric in metrics:
-            lookup.find("metrics", metric)
-        return metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +80,15 @@ def predict(captioner: AnyCaptioner, examples: Examples, settings: EvaluateSetti
 def coco_results(hypotheses: Mapping[str, Hypothesis]) -> list[dict[str, int | str]]:
     """Return captions in the form of COCO's results file: `[{"image_id": 391895, "caption": "a man ..."}, ...]`.
 
-    COCO's image id is the number at the end of its file names; an id without a number at its end stays text.
+    COCO's image id is the number at the end of its file names. Where such numbers do not tell all images apart, as in
+    most data sets, every id stays the text that it is.
     """
+    found = [NUMBER_AT_END.search(image_id) for image_id in hypotheses]
+    numbers = [int(own[0]) for own in found if own]
+    ids: Iterable[int | str] = numbers if len({*numbers}) == len(hypotheses) else hypotheses
     return [
-        {
-            "image_id": int(number[0]) if (number := re.search(r"\d+$", image_id)) else image_id,
-            "caption": own.text,
-        }
-        for image_id, own in hypotheses.items()
+        {"image_id": image_id, "caption": own.text}
+        for image_id, own in zip(ids, hypotheses.values(), strict=True)
     ]
 
 

@@ -1,7 +1,10 @@
 """A run as a user types it -> its reports: a folder, a registered version, or a run of MLflow."""
 
 import json
+import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,26 @@ if TYPE_CHECKING:
 FORMS = "a folder with reports, a registered version (NAME/3 or NAME@champion), or the beginning of an MLflow run's id"
 FEWEST_LETTERS = 4
 """Of the beginning of a run's id."""
+
+
+def read_named_runs(texts: Sequence[str]) -> list[ReportedRun]:
+    """Return the runs that texts name; folders of one name are called by their paths below what these share.
+
+    Raises as `read_named_run` does.
+    """
+    runs = [read_named_run(text) for text in texts]
+    folders = [_project(Path(text)) if Path(text).is_dir() else None for text in texts]
+    for name in {run.name for run in runs}:
+        alike = {
+            place: folder
+            for place, folder in enumerate(folders)
+            if folder is not None and runs[place].name == name
+        }
+        if len(alike) > 1:
+            shared = os.path.commonpath([folder.parent for folder in alike.values()])
+            for place, folder in alike.items():
+                runs[place] = replace(runs[place], name=folder.relative_to(shared).as_posix())
+    return runs
 
 
 def read_named_run(text: str) -> ReportedRun:
@@ -36,8 +59,12 @@ def _of_folder(folder: Path) -> ReportedRun:
         raise ValueError(
             f"{folder} holds no metrics.json, nor does its folder reports; `dvc repro evaluate` writes it"
         )
-    resolved = reports.resolve()
-    return read_run(reports, resolved.parent.name if resolved.name == "reports" else resolved.name)
+    return read_run(reports, _project(reports).name)
+
+
+def _project(folder: Path) -> Path:
+    resolved = folder.resolve()
+    return resolved.parent if resolved.name == "reports" else resolved
 
 
 def _of_version(text: str) -> ReportedRun:

@@ -154,7 +154,7 @@ def quarters(values: Mapping[str, float], unit: str) -> dict[str, list[str]]:
 
 def _range(values: Sequence[float], unit: str) -> str:
     low, high = min(values), max(values)
-    return f"{low:g} to {high:g} {unit}" if low < high else f"{low:g} {unit}"
+    return f"{low:.15g} to {high:.15g} {unit}" if low < high else f"{low:.15g} {unit}"
 
 
 def _read_images(

@@ -63,5 +63,16 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Read what `save` wrote."""
-        return cls(json.loads(path.read_text())["words"])
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        found = json.loads(path.read_text())
+        words = found.get("words") if isinstance(found, dict) else None
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(
+                f"{path} is no vocabulary, a JSON object with a list of words as `dvc repro preprocess` and "
+                "`dvc repro train` write it; restore it with `dvc checkout`"
+            )
+        return cls(words)

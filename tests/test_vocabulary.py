@@ -41,6 +41,15 @@ def test_no_frequent_word_is_refused_with_the_setting_to_change():
         Vocabulary.build(["a dog"], min_word_count=3)
 
 
+@pytest.mark.parametrize("written", ["{}", "[]", '{"words": "abc"}', '{"words": [1]}', "null"])
+def test_what_is_no_vocabulary_is_refused(written: str, tmp_path: Path):
+    (tmp_path / "vocabulary.json").write_text(written)
+    with pytest.raises(
+        ValueError, match=r"vocabulary.json is no vocabulary, .*; restore it with `dvc checkout`"
+    ):
+        Vocabulary.load(tmp_path / "vocabulary.json")
+
+
 def test_repeated_word_is_refused():
     with pytest.raises(ValueError, match="has each word once"):
         Vocabulary([*MARKERS, "a", "a"])

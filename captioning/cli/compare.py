@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table of several runs as Markdown; with `--out` also write it, its picture and the curves."""
-    from captioning.named_runs import read_named_run
+    from captioning.named_runs import read_named_runs
     from captioning.reports import comparison_table
 
-    compared = comparison_table.compare_runs([read_named_run(run) for run in options.runs])
+    compared = comparison_table.compare_runs(read_named_runs(options.runs))
     print(comparison_table.markdown(compared), end="")
     if options.out:
         comparison_table.write_comparison(compared, options.out)

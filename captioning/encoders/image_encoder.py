@@ -79,7 +79,7 @@ class ImageEncoder(nn.Module):
         return cells_BLD.mean(dim=1, keepdim=True) if self.pooled else cells_BLD.contiguous()
 
     def folded(self) -> "ImageEncoder":
-        """Return the encoder for inference alone: it may lack layers that evaluation does not need, and cannot be trained.
+        """Return the encoder for inference alone, maybe with fewer layers; it cannot be trained.
 
         Features differ by rounding, a few millionths.
         """

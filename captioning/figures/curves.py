@@ -2,7 +2,7 @@
 
 A history is a table with one row an epoch, as the training writes it: `epoch`, `phase`, `train_loss` (or `train_reward`
 where captions were rewarded), `val_loss`, further scores of val, and `kept`, 1 for the epoch whose weights were kept.
-What a history lacks is left out.
+What a history lacks, or states as infinite, is left out.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from captioning.figures.drawing import BLUE, GREY, ORANGE, PALETTE, saved_figure
+from captioning.metrics import higher_is_better
 from captioning.score_names import label
 
 if TYPE_CHECKING:
@@ -53,16 +55,22 @@ def panels_of(history: pd.DataFrame) -> list[str]:
 def selecting_score(history: pd.DataFrame) -> str | None:
     """Return the column whose best epoch was kept; None where no caption was decoded.
 
-    It is among those whose first maximum is the kept epoch; of several, BLEU-4 if it is one, else the last.
+    It is among those whose first best value is the kept epoch's; of several, BLEU-4 if it is one, else the last.
     """
     scores = [name for name in history.columns if name.startswith("val_") and name not in OF_WORDS]
     scores = [name for name in scores if _has(history, name)]
     if not scores:
         return None
     kept = kept_epoch(history)
-    best = [name for name in scores if int(history["epoch"].iloc[int(history[name].argmax())]) == kept]
+    best = [name for name in scores if _best_epoch(history, name) == kept]
     candidates = best or scores
     return USUAL if USUAL in candidates else candidates[-1]
+
+
+def _best_epoch(history: pd.DataFrame, column: str) -> int:
+    values = history[column]
+    is_more_better = higher_is_better(column.removeprefix("val_"))
+    return int(history["epoch"].iloc[int(values.argmax() if is_more_better else values.argmin())])
 
 
 def kept_epoch(history: pd.DataFrame) -> int | None:
@@ -122,7 +130,7 @@ def _draw_panel(axes: "Axes", history: pd.DataFrame, panel: str) -> None:
     column = "val_loss" if panel == "loss" else panel
     kept = kept_epoch(history)
     if kept is not None and _has(history, column):
-        axes.plot(kept, history[column][history["epoch"] == kept], "o", color=ORANGE, markersize=9)
+        axes.plot(kept, _finite(history, column)[history["epoch"] == kept], "o", color=ORANGE, markersize=9)
         axes.axvline(kept, color=GREY, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
     for epoch, phase in _later_phases(history):
         axes.axvline(epoch - 0.5, color=GREY, linewidth=0.8, zorder=0)
@@ -144,11 +152,12 @@ def _draw_losses(axes: "Axes", history: pd.DataFrame) -> None:
 def _draw_score(axes: "Axes", history: pd.DataFrame, column: str) -> None:
     axes.set_title(_title(column))
     _curve(axes, history, column, ORANGE, "val")
-    top, kept = float(history[column].max()), kept_epoch(history)
-    axes.set_ylim(bottom=min(0.0, float(history[column].min())), top=max(1.15 * top, 0.01))
-    if kept is None:
+    values, kept = _finite(history, column), kept_epoch(history)
+    axes.set_ylim(bottom=min(0.0, float(values.min())), top=max(1.15 * float(values.max()), 0.01))
+    at_kept = values[history["epoch"] == kept]
+    if kept is None or at_kept.isna().all():
         return
-    value = float(history[column][history["epoch"] == kept].iloc[0])
+    value = float(at_kept.iloc[0])
     along = (kept - history["epoch"].min() + 0.5) / len(history)
     axes.annotate(
         f"{value:.3f} at epoch {kept}, kept",
@@ -187,4 +196,8 @@ def _title(column: str) -> str:
 
 
 def _has(history: pd.DataFrame, column: str) -> bool:
-    return column in history and bool(history[column].notna().any())
+    return column in history and bool(_finite(history, column).notna().any())
+
+
+def _finite(history: pd.DataFrame, column: str) -> "pd.Series[float]":
+    return history[column].where(np.isfinite(history[column]))

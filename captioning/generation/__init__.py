@@ -61,6 +61,7 @@ def generate(
     top: int | None = None,
     with_attention: bool = False,
     image_numbers: Sequence[int] | None = None,
+    image_ids: Sequence[str] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return captions of each image, the best first: by log-probability, or by what it is divided by for its length.
 
@@ -75,10 +76,14 @@ def generate(
         with_attention: also return each word's attention weights, where the decoder attends.
         image_numbers: with the settings' seed they decide what is drawn for each image, whatever other images come
             with it; 0, 1, ... where they are not given.
+        image_ids: what a refusal calls the images.
 
     Raises:
-        ValueError: an image has no caption, since scores are not finite or all words are forbidden.
+        ValueError: `top` is less than 1, or an image has no caption, since scores are not finite or all words are
+            forbidden.
     """
+    if top is not None and top < 1:
+        raise ValueError(f"top is {top}, expected 1 caption an image or more")
     top = settings.num_captions if top is None else min(top, settings.num_captions)
     parts = search(
         decoder,
@@ -97,8 +102,9 @@ def generate(
     found = [own for part in parts for own in _hypotheses(part, vocabulary, settings).items()]
     for image, own in found:
         if not own:
+            which = f"image {image} of the batch" if image_ids is None else f"image {image_ids[image]!r}"
             raise ValueError(
-                f"image {image} of the batch has no caption: its scores are not finite (NaN in weights or features), "
+                f"{which} has no caption: its scores are not finite (NaN in weights or features), "
                 f"or no word is left that the settings allow; {settings!r}: loosen them"
             )
     return [own[:top] for _, own in sorted(found, key=lambda one: one[0])]
@@ -148,7 +154,7 @@ def _random_numbers(
 def _hypotheses(
     captions: Captions, vocabulary: Vocabulary, settings: GenerationSettings
 ) -> dict[int, list[Hypothesis]]:
-    """Return the captions of each image, by its number in the batch, the best first."""
+    """Return the captions of each image, by its number in the batch, the best first; none if one's score is NaN."""
     normalisation = None if isinstance(settings, SampleSettings) else settings.length_normalisation
     ranks_N = rank(captions.scores_N, captions.num_terms_N, normalisation)
     images = captions.images_B.tolist()
@@ -158,6 +164,9 @@ def _hypotheses(
     found: dict[int, list[Hypothesis]] = {}
     for place, image in enumerate(images):
         rows = range(place * num_captions, (place + 1) * num_captions)
+        if any(math.isnan(ranks[row]) for row in rows):
+            found[image] = []
+            continue
         best_first = sorted((row for row in rows if ranks[row] > -math.inf), key=lambda row: -ranks[row])
         found[image] = [
             _hypothesis(

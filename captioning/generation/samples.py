@@ -35,7 +35,8 @@ class Sampler:
         """Draw a word for each caption."""
         words_NM, weighed_NM = None, scores_NV
         if self._temperature != 1:
-            weighed_NM = scores_NV / self._temperature
+            # The likeliest word keeps 0, whatever the temperature; others may go to -inf, never all.
+            weighed_NM = (scores_NV - scores_NV.amax(dim=1, keepdim=True)) / self._temperature
         if self._top_k is not None or self._top_p is not None:
             weighed_NM, words_NM = likeliest(weighed_NM, top_k=self._top_k, top_p=self._top_p)
         drawn_N1 = draw(torch.softmax(weighed_NM, dim=1), self._random(captions)).unsqueeze(1)

@@ -106,6 +106,8 @@ def search(
     """
     memory = decoder.prepare(features)
     first = next(iter(memory.values()))
+    if not len(first):
+        return []
     num_rows, device = len(first) * chooser.num_first_rows, first.device
     state = decoder.start(memory, num_rows)
     captions = Captions(

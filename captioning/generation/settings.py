@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from captioning.params import Settings
 
@@ -14,9 +14,11 @@ class LengthNormalisation(Settings):
     n is the number of its words, and of `<eos>` where it has ended. Without, short captions are preferred.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     name: Literal["average", "wu"]
     """average: n^alpha, with an alpha of 1 the mean; wu: ((5 + n) / 6)^alpha (Wu et al., 2016, equation 14)."""
-    alpha: float = Field(ge=0)
+    alpha: float = Field(ge=0, le=10)
 
     def divisor(self, num_terms: torch.Tensor) -> torch.Tensor:
         """Return what the log-probabilities of captions of `num_terms` terms are divided by."""
@@ -26,6 +28,8 @@ class LengthNormalisation(Settings):
 
 class ConstraintSettings(Settings):
     """What a caption must be like, whichever way it is made: kept at each word, so that its probability stays true."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     min_words: int = Field(ge=0)
     """At least so many words a caption; with 0 it may be empty."""
@@ -102,7 +106,7 @@ class DiverseBeamSettings(ConstraintSettings):
     """K, captions kept an image at each word, in all groups together."""
     num_groups: int = Field(ge=1)
     """G, which share the beam's width evenly."""
-    diversity_penalty: float = Field(ge=0)
+    diversity_penalty: float = Field(ge=0, le=1000)
     """Lambda, taken from the log-probability of a word for each caption of groups before that has chosen it here."""
     length_normalisation: LengthNormalisation | None
     """null compares plain log-probabilities."""
@@ -133,7 +137,7 @@ class SampleSettings(ConstraintSettings):
     method: Literal["sample"]
     num_samples: int = Field(ge=1)
     """K, captions drawn an image."""
-    temperature: float = Field(gt=0)
+    temperature: float = Field(ge=1e-4, le=1000)
     """Log-probabilities are divided by it: below 1 likely words become likelier, above 1 less so."""
     top_k: int | None = Field(ge=1)
     """Draws from the so many likeliest words (Fan et al., 2018)."""

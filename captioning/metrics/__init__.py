@@ -16,14 +16,19 @@ over images, which is all that a new one needs to say:
 or of a bootstrap sample of them, is had without scoring again. A score that is no function of such sums is a plain
 number: it is of the whole set, and neither images nor slices have one.
 
-A module may also have `check()`, which raises an error where something is missing, before any image is decoded.
+A module may also have
+
+- `check()`, which raises an error where something is missing, before any image is decoded;
+- `WITHOUT_DIRECTION`, the names of its scores of which neither more nor less is better.
 """
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from math import fsum
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from captioning import lookup
 
@@ -39,6 +44,18 @@ READABLE = {
 """What `score` may ask for, by the name of its parameter. All are of the same images, and all but `references` and
 `train_references` in the order of the hypotheses; the order does not change a score of the set."""
 TOKENIZED = frozenset({"hypotheses", "references"})
+
+
+def _known(names: list[str]) -> list[str]:
+    for name in names:
+        lookup.find("metrics", name)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is named more than once in {names}; name each metric once")
+    return names
+
+
+MetricNames = Annotated[list[str], Field(min_length=1), AfterValidator(_known)]
+"""Names of modules in captioning/metrics, in settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +113,9 @@ def higher_is_better(name: str) -> bool:
     """Tell whether more is better of a score, as the module of its metric states; of an unknown score more is."""
     metric = metric_of(name)
     return metric is None or bool(lookup.find("metrics", metric).HIGHER_IS_BETTER)
+
+
+def has_direction(name: str) -> bool:
+    """Tell whether more, or less, is better of a score; not so of the mean length of captions, for one."""
+    metric = metric_of(name)
+    return metric is None or name not in getattr(lookup.find("metrics", metric), "WITHOUT_DIRECTION", ())

@@ -12,6 +12,7 @@ from captioning.metrics import Statistics, mean
 from captioning.vocabulary import MARKERS, Vocabulary, split_words
 
 HIGHER_IS_BETTER = True
+WITHOUT_DIRECTION = frozenset({"diversity_novel", "diversity_words"})
 
 
 def score(
@@ -19,9 +20,10 @@ def score(
 ) -> dict[str, Statistics | float]:
     """Return how varied the captions are, by the words that the vocabulary knows.
 
-    `diversity_novel` is the share of captions that are no train caption, word by word; `diversity_words` the mean
-    length, of which more is not always better; `diversity_distinct_1` and `diversity_distinct_2` are different words
-    and pairs of words over all of them; `diversity_vocabulary` is the share of the vocabulary's words that are used.
+    `diversity_novel` is the share of captions that are no train caption, word by word, and `diversity_words` the mean
+    length, of both of which more is not always better; `diversity_distinct_1` and `diversity_distinct_2` are different
+    words and pairs of words over all of them; `diversity_vocabulary` is the share of the vocabulary's words that are
+    used.
     """
     captions = [tuple(split_words(text)) for text in raw_hypotheses.values()]
     pairs = [pair for words in captions for pair in pairwise(words)]

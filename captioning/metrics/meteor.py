@@ -23,6 +23,9 @@ COMMAND = (
 )
 SEPARATOR = " ||| "
 
+MOST_WORDS = 1000
+"""Of a caption: of 10,000 the alignment fills the memory, after a minute."""
+
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 """English, tuned on rankings."""
 STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
@@ -37,8 +40,16 @@ def score(hypotheses: dict[str, str], references: dict[str, list[str]]) -> dict[
 
     Raises:
         OSError: Java cannot be used.
+        ValueError: a caption has more than 1,000 words.
     """
     check_pairs(hypotheses, references)
+    for image_id, hypothesis in hypotheses.items():
+        num_words = max(len(text.split()) for text in (hypothesis, *references[image_id]))
+        if num_words > MOST_WORDS:
+            raise ValueError(
+                f"image {image_id!r} has a caption or reference of {num_words:,} words, and METEOR aligns at most "
+                f"{MOST_WORDS:,}; shorten it, or remove meteor from the metrics"
+            )
     with java(*COMMAND) as process:
         counts_BS = np.array(
             [

@@ -1,6 +1,7 @@
 """ROUGE-L (Lin, 2004): F-measure of the longest common subsequence with the references, beta 1.2.
 
-As coco-caption takes it: the best recall and the best precision, each over all references.
+As coco-caption takes it: the best recall and the best precision, each over all references. But a caption without words
+scores 0 also against a reference without words, where coco-caption gives 1.
 """
 
 from rapidfuzz.distance import LCSseq

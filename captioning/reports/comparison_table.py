@@ -6,7 +6,7 @@ same references and the same tokenizer.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from captioning import lookup
 from captioning.bootstrap import Difference
 from captioning.comparison import compare
 from captioning.figures import ScoredRun, curves_of_runs, score_dots
-from captioning.metrics import higher_is_better, metric_of
+from captioning.metrics import has_direction, higher_is_better, metric_of
 from captioning.outputs import whole_file
 from captioning.reports.page import headline_scores
 from captioning.reports.reported_run import ReportedRun
@@ -30,7 +30,7 @@ ORDER = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "
 NUM_SAMPLES = 1000
 """Of the bootstrap."""
 TOLERANCE = 1e-4
-"""Between a difference of stated scores and what the captions are found to differ by again."""
+"""Between a score that a run states and what its captions are found to score again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ class Comparison:
     """By run name and score name: the run less the first one. A run that cannot be compared is missing."""
     obstacles: dict[str, str]
     """By run name: why it cannot be compared with the first one, as a sentence."""
+    unfounded: dict[str, dict[str, float]]
+    """By run name and score name, where the captions score otherwise than the run states: what they score."""
 
 
 def compare_runs(runs: Sequence[ReportedRun]) -> Comparison:
@@ -55,35 +57,58 @@ def compare_runs(runs: Sequence[ReportedRun]) -> Comparison:
     named = [run.name for run in runs]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise ValueError(f"{', '.join(twice)} is named more than once; name different runs")
-    found = {name for run in runs for name in run.scores}
-    names = [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+    stated = {name for run in runs for name in run.scores}
+    names = [name for name in ORDER if name in stated] + sorted(stated - set(ORDER))
     first, *others = runs
-    differences, obstacles = {}, {}
+    found: dict[str, dict[str, Difference]] = {}
+    obstacles = {}
     for run in others:
         try:
-            differences[run.name] = _differences(run, first)
+            found[run.name] = _differences(run, first)
         except ValueError as error:
             obstacles[run.name] = f"{run.name} is not compared with {first.name}: {error}."
-    return Comparison(runs=list(runs), names=names, differences=differences, obstacles=obstacles)
+    unfounded = _unfounded(first, [run for run in others if run.name in found], found)
+    differences = {
+        run: {
+            name: own
+            for name, own in of_run.items()
+            if name in first.scores and name not in unfounded[run] and name not in unfounded[first.name]
+        }
+        for run, of_run in found.items()
+    }
+    return Comparison(
+        runs=list(runs),
+        names=names,
+        differences={run: own for run, own in differences.items() if own},
+        obstacles=obstacles,
+        unfounded=unfounded,
+    )
+
+
+def _unfounded(
+    first: ReportedRun, others: Sequence[ReportedRun], found: Mapping[str, Mapping[str, Difference]]
+) -> dict[str, dict[str, float]]:
+    """Return what captions score where their run states otherwise: it was altered, or other code made it."""
+    unfounded: dict[str, dict[str, float]] = {run.name: {} for run in (first, *others)}
+    for run in others:
+        for name, own in found[run.name].items():
+            for stating, value in zip((run, first), own.of, strict=True):
+                if abs(stating.scores.get(name, value) - value) >= TOLERANCE:
+                    unfounded[stating.name][name] = value
+    return unfounded
 
 
 def _differences(run: ReportedRun, first: ReportedRun) -> dict[str, Difference]:
-    """Score both runs again, for the statistics of each image, and return the differences by score name.
-
-    A difference that the runs state otherwise is left out: their scores were made by other code.
-    """
+    """Score both runs again, for the statistics of each image; return the differences in the scores of `run`."""
     if run.tokenizer != first.tokenizer:
         raise ValueError(
             f"their captions were scored with different tokenizers, {run.tokenizer} and {first.tokenizer}"
         )
-    stated = {name: value - first.scores[name] for name, value in run.scores.items() if name in first.scores}
-    metrics = [name for name in dict.fromkeys(map(metric_of, stated)) if name and _reads_captions(name)]
+    metrics = [name for name in dict.fromkeys(map(metric_of, run.scores)) if name and _reads_captions(name)]
     found = compare(run.captioned, first.captioned, metrics, num_samples=NUM_SAMPLES)
-    return {
-        name: own
-        for name, own in found.items()
-        if name in stated and abs(own.value - stated[name]) < TOLERANCE
-    }
+    if not found.keys() & run.scores.keys() & first.scores.keys():
+        raise ValueError("no score of both is of captions and references alone; evaluate both with bleu")
+    return {name: own for name, own in found.items() if name in run.scores}
 
 
 def _reads_captions(metric: str) -> bool:
@@ -144,8 +169,18 @@ def markdown(comparison: Comparison) -> str:
         differences=[
             (name, [_difference(own.get(score), score) for score in compared]) for name, own in found.items()
         ],
+        reasons=[*comparison.obstacles.values(), *_contradictions(comparison)],
         tokenizers=list(dict.fromkeys(run.tokenizer for run in comparison.runs)),
     )
+
+
+def _contradictions(comparison: Comparison) -> list[str]:
+    return [
+        f"{run.name}: its metrics.json states {label(name)} {run.scores[name]:.6g}, its captions score {value:.6g}; "
+        "evaluate it again."
+        for run in comparison.runs
+        for name, value in comparison.unfounded.get(run.name, {}).items()
+    ]
 
 
 def _cells(comparison: Comparison, run: ReportedRun, names: Sequence[str]) -> list[tuple[str, bool]]:
@@ -157,9 +192,10 @@ def _cells(comparison: Comparison, run: ReportedRun, names: Sequence[str]) -> li
 
 
 def _best(comparison: Comparison, name: str) -> float | None:
-    """Return the best of a score; None where it is not of the same pictures, or of one run only."""
+    """Return the best of a score; None of one run only, or where more is not better, or which is best is not sure."""
     values = [run.scores[name] for run in comparison.runs if name in run.scores]
-    if len(values) < 2 or comparison.obstacles:
+    is_doubtful = comparison.obstacles or any(name in own for own in comparison.unfounded.values())
+    if len(values) < 2 or is_doubtful or not has_direction(name):
         return None
     return max(values) if higher_is_better(name) else min(values)
 
@@ -177,7 +213,8 @@ def _difference(difference: Difference | None, name: str) -> str:
     if difference is None:
         return "–"
     low, high = (f"{own:+.3f}" for own in difference.interval)
-    sign = 0 if difference.interval[0] <= 0 <= difference.interval[1] else difference.value
+    is_sure = has_direction(name) and not difference.interval[0] <= 0 <= difference.interval[1]
+    sign = difference.value if is_sure else 0
     word = "" if not sign else " better" if (sign > 0) == higher_is_better(name) else " worse"
     return f"{difference.value:+.3f}{word} ({low} to {high}; p {difference.p_value:.3f})"
 

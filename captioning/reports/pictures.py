@@ -129,6 +129,7 @@ def look(
         top=1,
         with_attention=True,
         image_numbers=positions,
+        image_ids=[own.image_id for own in shown],
     )
     return [
         Look(shown=own, words=best.words, weights_TL=np.array(best.attention), grid=captioner.encoder.grid)

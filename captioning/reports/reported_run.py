@@ -1,15 +1,21 @@
 """A run as its reports folder tells of it: for comparisons."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from captioning.comparison import Captioned, read_captioned
 from captioning.reports.model_facts import FILE, ModelFacts
 
 Intervals = dict[str, tuple[float, float]]
+
+INTERVALS = "intervals_95"
+"""Key of metrics.json beside the split's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +56,14 @@ def read_run(
     """
     model = ModelFacts.load(folder / FILE) if (folder / FILE).exists() else None
     history_file = folder / "training" / "history.csv"
-    history = pd.read_csv(history_file) if history_file.exists() else None
+    history = _read_history(history_file) if history_file.exists() else None
     try:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        split, scores = next((key, value) for key, value in metrics.items() if _are_scores(value))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        split, scores = _scores(metrics)
+        captioned = read_captioned(folder / "hypotheses.jsonl")
+        num_images = len(captioned.hypotheses)
+        if (stated := metrics.get("num_images", num_images)) != num_images:
+            raise ValueError(f"metrics.json is of {stated} images, hypotheses.jsonl of {num_images}")
         return ReportedRun(
             name=name,
             decoder=model.decoder if model else decoder,
@@ -64,20 +74,49 @@ def read_run(
             split=split,
             tokenizer=metrics["tokenizer"],
             scores=scores,
-            intervals={score: (low, high) for score, (low, high) in metrics.get("intervals_95", {}).items()},
-            captioned=read_captioned(folder / "hypotheses.jsonl"),
+            intervals=_intervals(metrics.get(INTERVALS, {})),
+            captioned=captioned,
             history=history,
         )
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"{folder} does not hold the reports of a run, metrics.json and hypotheses.jsonl as `dvc repro evaluate` "
             f"writes them: {error}"
         ) from None
 
 
-def _are_scores(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(own, int | float) for own in value.values())
+def _scores(metrics: Any) -> tuple[str, dict[str, float]]:
+    """Return the split that metrics.json is of, and its scores."""
+    parts = metrics.items() if isinstance(metrics, dict) else ()
+    split, scores = next(
+        ((key, own) for key, own in parts if key != INTERVALS and isinstance(own, dict)), ("", {})
     )
+    if not scores or not isinstance(metrics.get("tokenizer"), str):
+        raise ValueError("metrics.json holds no scores by their names, or does not name their tokenizer")
+    for name, score in scores.items():
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise ValueError(f"metrics.json states {score!r} for {name}, expected a finite number")
+    return split, scores
+
+
+def _intervals(bounds: Any) -> Intervals:
+    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    """Return the table of epochs as it can be drawn."""
+    try:
+        history = pd.read_csv(path)
+        has_numbers = all(map(pd.api.types.is_numeric_dtype, history.dtypes))
+        if (
+            "epoch" not in history
+            or history.empty
+            or not has_numbers
+            or not np.isfinite(history["epoch"]).all()
+        ):
+            raise ValueError("expected a row of numbers each, its own in the column epoch")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no table of epochs: {error}; `dvc repro train` writes it, and without it no curves are drawn"
+        ) from None
+    return history

@@ -29,7 +29,7 @@ def write_metrics(evaluation: Evaluation, settings: EvaluateSettings, path: Path
         ),
     }
     with whole_file(path) as aside:
-        aside.write_text(json.dumps(summary, indent=1) + "\n")
+        aside.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 def write_slices(slices: Sequence[Slice], path: Path) -> None:
@@ -45,7 +45,7 @@ def write_slices(slices: Sequence[Slice], path: Path) -> None:
             }
         )
     with whole_file(path) as aside:
-        aside.write_text(json.dumps(groups, indent=1, ensure_ascii=False) + "\n")
+        aside.write_text(json.dumps(groups, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
@@ -80,4 +80,4 @@ def write_predictions(
         hypotheses = predict(captioner, Examples(examples_folder, PREDICT), settings)
         say(f"evaluate: {len(hypotheses):,} images without references are captioned in {path}")
     with whole_file(path) as aside:
-        aside.write_text(json.dumps(coco_results(hypotheses), ensure_ascii=False) + "\n")
+        aside.write_text(json.dumps(coco_results(hypotheses), ensure_ascii=False) + "\n", encoding="utf-8")

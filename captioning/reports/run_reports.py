@@ -14,6 +14,7 @@ from captioning.reports.model_facts import FILE, ModelFacts
 from captioning.reports.page import evaluation_page
 from captioning.reports.pictures import Look, Ranking
 from captioning.reports.word_errors import word_errors
+from captioning.score_names import label
 
 
 def draw_figures(history: pd.DataFrame, ranking: Ranking, looks: Sequence[Look], folder: Path) -> None:
@@ -23,7 +24,7 @@ def draw_figures(history: pd.DataFrame, ranking: Ranking, looks: Sequence[Look],
         figures.contact_sheet(
             [(own.image, own.hypothesis, own.references, own.score) for own in ranking.shown],
             aside / "captions.png",
-            score_name=ranking.score_name,
+            score_name=label(ranking.score_name),
             higher_is_better=ranking.higher_is_better,
         )
         for number, look in enumerate(looks, start=1):

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from captioning import lookup
 from captioning.encoders import Settings as EncoderSettings
 from captioning.generation import GenerationSettings
+from captioning.metrics import MetricNames
 from captioning.params import Settings, named_part
 from captioning.training.augmentation import AugmentationSettings
 from captioning.training.objectives import ObjectiveSettings
@@ -26,17 +27,10 @@ class ValidationSettings(Settings):
     """What is done after each epoch with the val images."""
 
     generation: GenerationSettings
-    metrics: list[str] = Field(min_length=1)
-    """Names of modules in captioning/metrics; `meteor` takes seconds."""
+    metrics: MetricNames
+    """`meteor` takes seconds."""
     select: str
     """Score of the decoded captions whose best epoch is kept, such as `bleu_4`."""
-
-    @field_validator("metrics")
-    @classmethod
-    def _are_metrics(cls, metrics: list[str]) -> list[str]:
-        for metric in metrics:
-            lookup.find("metrics", metric)
-        return metrics
 
 
 class TuningSettings(Settings):
