@@ -30,6 +30,8 @@ from captioning.params import Settings
 from captioning.scoring import ALWAYS_GIVEN, Scorer, Scores, value_of
 
 PROMOTING = frozenset({"no-champion", "better"})
+ROUNDING = 1e-6
+"""No gain is so small: scores are stated with four decimals, and sums of floats depend on their order."""
 
 
 class RegisterSettings(Settings):
@@ -184,14 +186,14 @@ def _failures(evidence: Evidence, settings: RegisterSettings) -> Iterator[tuple[
 
 def _shortfalls(compared: Comparison, settings: RegisterSettings) -> Iterator[str]:
     numbers = _gain(compared, settings)
-    if compared.gain <= 0:
+    if compared.gain <= ROUNDING:
         yield f"It is not better: {numbers}. {compared.note}"
         return
     if compared.gain < settings.min_gain:
         yield f"It is better by less than register.min_gain, {settings.min_gain:g}: {numbers}. {compared.note}"
     if settings.must_be_sure and compared.interval is None:
         yield f"How sure the gain is cannot be said, as {settings.metric} is of no single image: {numbers}."
-    elif settings.must_be_sure and compared.interval is not None and compared.interval[0] <= 0:
+    elif settings.must_be_sure and compared.interval is not None and compared.interval[0] <= ROUNDING:
         yield f"That it is better may be chance: {numbers}. {compared.note}"
 
 

@@ -61,6 +61,7 @@ def test_who_is_surely_better_by_enough_and_fit_becomes_champion() -> None:
     [
         (compared(gain=0.0, interval=(-0.1, 0.1)), {}, "not-better", f"It is not better: {NUMBERS}"),
         (compared(gain=-0.1, interval=(-0.2, 0.0)), {}, "not-better", f"It is not better: {NUMBERS}"),
+        (compared(gain=1e-9, interval=(1e-9, 1e-9)), {}, "not-better", f"It is not better: {NUMBERS}"),
         (EVIDENCE, {"min_gain": 0.2}, "not-better", "It is better by less than register.min_gain, 0.2: "),
         (compared(interval=(0.0, 0.2)), {}, "not-better", "That it is better may be chance: "),
         (compared(interval=None), {}, "not-better", "How sure the gain is cannot be said, as exact_match is"),
