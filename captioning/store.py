@@ -5,6 +5,7 @@ is used, with the artifacts beside it. MLflow is imported where it is first need
 """
 
 import fcntl
+import importlib.util
 import logging
 import os
 import sqlite3
@@ -32,6 +33,20 @@ ARTIFACT_LOCATIONS = (
 def uri() -> str:
     """Return the tracking URI: `MLFLOW_TRACKING_URI`, else the SQLite database of this home."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlruns() / 'mlflow.db'}"
+
+
+def with_driver(address: str, driver: str) -> str:
+    """Return the address of a PostgreSQL database with the driver to be used; any other database's as it is.
+
+    Raises:
+        ValueError: the driver is not installed.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme.partition("+")[0] not in {"postgresql", "postgres"}:
+        return address
+    if importlib.util.find_spec(driver) is None:
+        raise ValueError(f"PostgreSQL needs {driver}; install it with `pip install 'captioning[postgresql]'`")
+    return f"postgresql+{driver}://{rest}"
 
 
 def local_database() -> Path | None:
@@ -88,6 +103,7 @@ def _opened(address: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for chatty in ("mlflow", "alembic"):  # every failure is raised as well
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     try:
@@ -99,7 +115,10 @@ def _opened(address: str) -> "MlflowClient":
             opened.search_experiments(max_results=1)
             opened.search_registered_models(max_results=1)
     except Exception as error:  # of the file system, SQLite, SQLAlchemy, MLflow or a server
-        hint = f"`mlflow db upgrade {address}` updates an old database, MLFLOW_TRACKING_URI names another"
+        if address.startswith("http"):
+            hint = "see whether its server runs (`captioning doctor`, docs/servers.md)"
+        else:
+            hint = f"`mlflow db upgrade {address}` updates an old database, MLFLOW_TRACKING_URI names another"
         raise ValueError(f"MLflow's records at {address} cannot be opened: {error}; {hint}") from error
     return opened
 

@@ -1,18 +1,15 @@
 """What DVC does with large outputs: linked rather than copied, pushed to and pulled from a remote."""
 
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows import links
+from tests.s3 import serving_s3
 from tests.scratch_project import THREE_STAGES, make_project
 
 
@@ -76,38 +73,9 @@ def test_what_a_folder_holds_is_pulled_stage_by_stage_and_nothing_runs_again(pro
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run a server that speaks S3, and yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        address = f"http://127.0.0.1:{port}"
-        try:
-            _wait_for(address)
-            request = urllib.request.Request(f"{address}/captioning", method="PUT")
-            urllib.request.urlopen(request, timeout=10).close()
-            yield address
-        finally:
-            server.kill()
-
-
-def _wait_for(address: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            assert time.monotonic() < deadline, "the S3 server does not start"
-            time.sleep(0.2)
+def s3() -> Iterator[str]:
+    with serving_s3() as address:
+        yield address
 
 
 def test_what_an_s3_bucket_holds_is_pulled_stage_by_stage_and_nothing_runs_again(project: Path, s3: str):
