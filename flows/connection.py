@@ -9,6 +9,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.servers import free_port, prefect_server, serving, wait_for_answer
 
+has_own_server = False
+"""This process started the server, which ends with it: nobody can be asked in its pages."""
+
 
 def connect(preferred_port: int = 0) -> str:
     """Reach the configured Prefect server, or start one for this process where none is configured; return its address.
@@ -31,6 +34,8 @@ def connect(preferred_port: int = 0) -> str:
     server = prefect_server(free_port(preferred_port))
     stack = ExitStack()
     atexit.register(stack.close)
+    global has_own_server  # noqa: PLW0603
+    has_own_server = True
     wait_for_answer(server, stack.enter_context(serving(server)))
     stack.enter_context(temporary_settings({PREFECT_API_URL: f"{server.address}/api"}))
     return server.address

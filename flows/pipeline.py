@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,24 @@ from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import checkout
-from flows.artifacts import artifact_key, stage_markdown
+from flows import approval, automations, checkout, pages
+from flows.artifacts import RECEIPT_NAME, artifact_key, is_refusal, stage_markdown
 from flows.connection import connect
+from flows.live import Graph, Progress, forgiving
 from flows.stage_graph import Stage, read_stages
 from flows.stage_run import StageRun, dvc_command, run_stage, stage_environment
 
-RECEIPT_NAME = "registration.json"
-"""An output of this name says what the registry was told; it is checked against the registry."""
+ENDINGS = {
+    "failed": "failed",
+    "refused": "refused what it looked at, so that nothing after it ran",
+    "timed out": "was ended after {timeout:g} s, its meta.timeout_seconds in dvc.yaml",
+}
+"""Outcome without a success -> what is said of the stage."""
+
+NEXT = "Next: mend what they say and start it again. What is done stays done, and what was begun goes on."
 
 
 @flow(validate_parameters=False)
@@ -37,7 +46,9 @@ def pipeline() -> State[Any]:
     """Run every stage that changed, then check that nothing is left to do."""
     try:
         with checkout.alone(get_run_logger().info):
-            return Completed(message=run_stages(read_stages()))
+            stages = read_stages()
+            ran = run_stages(stages)
+            return Completed(message=f"{ran}{approval.settle(stages)}")
     except ValueError as error:
         return Failed(message=str(error))
 
@@ -48,30 +59,48 @@ def run_stages(stages: list[Stage], forced: Collection[str] = ()) -> str:
     Raises:
         ValueError: a stage failed, or something is left; the message is for the user.
     """
-    runs = {stage.name: _run(stage, force=stage.name in forced) for stage in stages}
-    runs.update(_register_again(stages))
+    graph = Graph(stages)
+    runs = {stage.name: _run(stage, graph, force=stage.name in forced) for stage in stages}
+    runs.update(_register_again(stages, graph))
+    for stage in stages:
+        if runs[stage.name].outcome == "ran":
+            automations.say_if_promoted(stage.outs)
     check_clean()
     return summary(runs)
 
 
 @task(cache_policy=NO_CACHE)  # DVC alone decides what need not run
-def stage_task(stage: Stage, force: bool) -> State[StageRun]:
+def stage_task(stage: Stage, force: bool, run_name: str) -> State[StageRun]:
     """Run one stage: its lines are log records, its page an artifact, its outcome the name of the state."""
-    run = run_stage(stage.name, get_run_logger().info, force=force)
-    create_markdown_artifact(
-        key=artifact_key(stage.name), markdown=stage_markdown(stage, run), description=stage.desc
-    )
-    if run.outcome == "failed":
-        return Failed(message=f"stage {stage.name!r} failed", data=run)
+    log = get_run_logger().info
+    progress = Progress(f"{artifact_key(stage.name)}-progress")
+
+    def emit(line: str) -> None:
+        log(line)
+        progress.read(line)
+
+    run = run_stage(stage.name, emit, force=force, timeout_seconds=stage.timeout_seconds)
+    if run.outcome == "ran":
+        progress.end()
+    if run.outcome == "failed" and run.has_begun and is_refusal(stage):
+        run = replace(run, outcome="refused")
+    page = stage_markdown(stage, run, pages.keep(stage.outs, run_name))
+    with forgiving():
+        create_markdown_artifact(key=artifact_key(stage.name), markdown=page, description=stage.desc)
+    if run.outcome in ENDINGS:
+        ending = ENDINGS[run.outcome].format(timeout=stage.timeout_seconds or 0)
+        name = run.outcome.title().replace(" ", "")  # Prefect's own name of one is TimedOut
+        return Failed(name=name, message=f"stage {stage.name!r} {ending}", data=run)
     return Completed(name=run.outcome.capitalize(), message=f"{run.seconds:.1f} s", data=run)
 
 
-def _run(stage: Stage, *, force: bool = False) -> StageRun:
+def _run(stage: Stage, graph: Graph, *, force: bool = False) -> StageRun:
     """Run one stage as a task of its name, here in the main thread: a worker thread would not see a cancel.
 
     Raises:
-        ValueError: the stage failed; the message ends with its last lines.
+        ValueError: the stage failed; the message has its last lines, and what to do.
     """
+    graph.begins(stage.name)
     named_task = stage_task.with_options(
         name=stage.name,
         task_run_name=stage.name,
@@ -79,15 +108,16 @@ def _run(stage: Stage, *, force: bool = False) -> StageRun:
         retries=stage.retries,
         retry_delay_seconds=stage.retry_delay_seconds,
     )
-    state = named_task(stage, force, return_state=True)
+    state = named_task(stage, force, str(flow_run.name), return_state=True)
     run = state.result(raise_on_failure=False)
     assert isinstance(run, StageRun), f"the task ended in {state}"
+    graph.ended(stage.name, run)
     if state.is_failed():
-        raise ValueError("\n".join([f"{state.message}; its last lines:", *run.last_lines]))
+        raise ValueError("\n".join([f"{state.message}; its last lines:", *run.last_lines, NEXT]))
     return run
 
 
-def _register_again(stages: list[Stage]) -> dict[str, StageRun]:
+def _register_again(stages: list[Stage], graph: Graph) -> dict[str, StageRun]:
     """Force each stage whose receipt the registry does not know, as after a restored cache or a new registry.
 
     Raises:
@@ -98,7 +128,7 @@ def _register_again(stages: list[Stage]) -> dict[str, StageRun]:
     for stage, receipt in receipts:
         if problem := _receipt_problem(receipt):
             get_run_logger().warning(f"{problem}; running stage {stage.name!r} again")
-            runs[stage.name] = _run(stage, force=True)
+            runs[stage.name] = _run(stage, graph, force=True)
             if problem := _receipt_problem(receipt):
                 raise ValueError(f"stage {stage.name!r} ran, but its receipt is still wrong: {problem}")
     return runs

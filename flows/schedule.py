@@ -1,8 +1,10 @@
 """Retraining by itself: serves `retrain` on a cron, and `probe`, which looks for new data and then starts a retrain.
 
+`sweep`, which compares settings, is served beside them, to be started by hand.
+
     python -m flows.schedule --retrain '0 3 * * *' --probe '*/15 * * * *' --timezone Europe/Berlin
 
-Ready after 20 to 60 s; serves until Ctrl-C or SIGTERM, which end what runs and leave the schedules as they are. Both
+Ready after 20 to 60 s; serves until Ctrl-C or SIGTERM, which end what runs and leave the schedules as they are. All
 deployments are seen, started and edited in Prefect's pages, at PREFECT_API_URL or at the address printed. Started with
 none of the three options it keeps the schedules that the server has; the variables CAPTIONING_RETRAIN_CRON,
 CAPTIONING_PROBE_CRON and CAPTIONING_TIMEZONE stand for them.
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import Flow
@@ -31,10 +34,14 @@ from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
 from captioning import params
+from flows import automations, pages
 from flows.connection import connect
+from flows.git import is_repository
 from flows.probe import EVENT, probe, resource_id
 from flows.retrain import retrain
+from flows.sweep import sweep
 from flows.ui import PREFECT_PORT
+from flows.workspace import uncommitted_changes
 
 DEFAULT_CRONS = {"retrain": "0 3 * * *", "probe": "*/15 * * * *"}
 DEFAULT_TIMEZONE = "UTC"
@@ -93,10 +100,10 @@ def _cron_schedule(name: str, cron: str, timezone: str) -> CronSchedule:
 
 
 def deployments(model_name: str, crons: Crons) -> list[RunnerDeployment]:
-    """Return both deployments of the pipeline that trains `model_name`, as the server is to have them.
+    """Return the deployments of the pipeline that trains `model_name`, as the server is to have them.
 
-    One retrain runs at a time, further ones wait; a probe is left out while another runs. What a person changed on the
-    server (parameters, pause and, unless crons are stated, schedules) is kept.
+    One retrain and one sweep run at a time, further ones wait; a probe is left out while another runs. What a person
+    changed on the server (parameters, pause and, unless crons are stated, schedules) is kept.
     """
     on_new_data = DeploymentEventTrigger(
         name=f"retrain/{model_name} when the source has new data",
@@ -106,6 +113,7 @@ def deployments(model_name: str, crons: Crons) -> list[RunnerDeployment]:
     return [
         _deployment(retrain, model_name, crons, ConcurrencyLimitStrategy.ENQUEUE, triggers=[on_new_data]),
         _deployment(probe, model_name, crons, ConcurrencyLimitStrategy.CANCEL_NEW, triggers=[]),
+        _deployment(sweep, model_name, crons, ConcurrencyLimitStrategy.ENQUEUE, triggers=[]),
     ]
 
 
@@ -116,9 +124,10 @@ def _deployment(
     collision: ConcurrencyLimitStrategy,
     triggers: list[DeploymentEventTrigger],
 ) -> RunnerDeployment:
-    schedules = [DeploymentScheduleCreate(schedule=crons.schedules[flow.name], active=True)]
+    cron = crons.schedules.get(flow.name)
+    schedules = [DeploymentScheduleCreate(schedule=cron, active=True)] if cron else []
     known = _known_deployment(f"{flow.name}/{name}")
-    if known and not crons.are_stated:
+    if known and (not crons.are_stated or not cron):
         schedules = [
             DeploymentScheduleCreate(
                 schedule=one.schedule, active=one.active, parameters=one.parameters, slug=one.slug
@@ -155,10 +164,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for deployment in deployments(model_name, crons):
             runner.add_deployment(deployment)
             print(f"{deployment.full_name}: {_in_words(deployment)}")
+        print("\n".join(automations.configure()))
+        if is_repository(Path.cwd()) and (changed := uncommitted_changes(Path.cwd())):
+            print(f"warning: {changed}", file=sys.stderr)
     except ValueError as error:
         sys.exit(f"schedule: {error}")
-    print(f"Prefect: {address}\nCtrl-C ends what runs here; the schedules stay", flush=True)
-    asyncio.run(_serve(runner))
+    with pages.served() as reports:
+        print(f"Prefect: {address}\nreports of runs: {reports}")
+        print("Ctrl-C ends what runs here; the schedules stay", flush=True)
+        asyncio.run(_serve(runner))
 
 
 async def _serve(runner: Runner) -> None:

@@ -1,7 +1,7 @@
 """The stages of dvc.yaml in the order in which they run, as DVC itself resolves them.
 
-Nothing about stages is written by hand: names, order, outputs and retries come from DVC's own graph, which
-knows templates, `foreach` and outputs inside folders.
+Nothing about stages is written by hand: names, order, outputs, retries and timeouts come from DVC's own graph,
+which knows templates, `foreach` and outputs inside folders.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ class Stage:
     """Further attempts after a failure: `meta.retries`, by default none."""
     retry_delay_seconds: float
     """Pause before each of them: `meta.retry_delay_seconds`."""
+    timeout_seconds: float | None
+    """An attempt that takes longer is ended: `meta.timeout_seconds`, by default none is."""
 
 
 def read_stages() -> list[Stage]:
@@ -65,4 +67,5 @@ def _describe(stage: Any, upstream: list[Any]) -> Stage:
         metrics=tuple(Path(out.def_path) for out in stage.outs if out.metric),
         retries=int(meta.get("retries", 0)),
         retry_delay_seconds=float(meta.get("retry_delay_seconds", 0)),
+        timeout_seconds=float(meta["timeout_seconds"]) if "timeout_seconds" in meta else None,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from flows.supervisor import supervised
+from flows.supervisor import TIMED_OUT, supervised
 
 SECONDS_BETWEEN_REDRAWS = 10.0
 """At most one line is kept in this time of a progress bar that redraws itself with carriage returns."""
@@ -28,25 +28,31 @@ class StageRun:
     """How one run of a stage ended."""
 
     outcome: str
-    """ran, cached (restored from DVC's run cache), unchanged, or failed."""
-    exit_code: int
+    """ran, cached (restored from DVC's run cache), unchanged, failed, refused (by a gate), or timed out."""
+    has_begun: bool
+    """DVC started the stage's command."""
     seconds: float
     last_lines: tuple[str, ...] = field(repr=False)
     """The end of what the stage and DVC printed."""
 
 
-def run_stage(name: str, emit: Callable[[str], None], *, force: bool = False) -> StageRun:
+def run_stage(
+    name: str, emit: Callable[[str], None], *, force: bool = False, timeout_seconds: float | None = None
+) -> StageRun:
     """Run `dvc repro --single-item name` and pass on each line that it prints.
 
-    Everything below it is ended when this process dies or leaves this function by an exception, which may be
-    Prefect's cancellation. Must be called in the main thread.
+    Everything below it is ended after `timeout_seconds`, and when this process dies or leaves this function by
+    an exception, which may be Prefect's cancellation. Must be called in the main thread.
     """
     began = time.monotonic()
-    outcome = "ran"
+    outcome = None
     last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
     options = ["--force"] if force else []
     with subprocess.Popen(
-        supervised(dvc_command("--wait-for-lock", "repro", "--single-item", *options, name)),
+        supervised(
+            dvc_command("--wait-for-lock", "repro", "--single-item", *options, name),
+            limit_seconds=timeout_seconds,
+        ),
         env=stage_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -65,9 +71,12 @@ def run_stage(name: str, emit: Callable[[str], None], *, force: bool = False) ->
             process.stdout.read()  # a full or closed pipe must not hurt a stage that is saving its state
             process.wait()
             raise
+    has_begun = outcome == "ran"
+    if exit_code:
+        outcome = "timed out" if exit_code == TIMED_OUT else "failed"
     return StageRun(
-        outcome="failed" if exit_code else outcome,
-        exit_code=exit_code,
+        outcome=outcome or "ran",
+        has_begun=has_begun,
         seconds=time.monotonic() - began,
         last_lines=tuple(last_lines),
     )

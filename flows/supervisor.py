@@ -2,17 +2,18 @@
 
     python -m flows.supervisor -- dvc --wait-for-lock repro --single-item train
 
-Ends with the command's exit code (128 + n when signal n ended it). On SIGTERM, SIGINT or SIGHUP, or when
-its parent dies, the whole tree below it is asked to end with SIGTERM; what is left after
-CAPTIONING_GRACE_SECONDS (25 by default, less than the 30 that Prefect grants) is killed. So is what
-outlives the command itself. DVC alone would leave the stage running: it dies of SIGTERM without passing it
-on, and a group signal does not reach torchrun's ranks, which have sessions of their own.
+Ends with the command's exit code (128 + n when signal n ended it, 124 when its time limit did). On SIGTERM,
+SIGINT or SIGHUP, when its parent dies, or after `--limit=SECONDS`, the whole tree below it is asked to end with
+SIGTERM; what is left after CAPTIONING_GRACE_SECONDS (25 by default, less than the 30 that Prefect grants) is
+killed. So is what outlives the command itself. DVC alone would leave the stage running: it dies of SIGTERM
+without passing it on, and a group signal does not reach torchrun's ranks, which have sessions of their own.
 
 On Linux the supervisor adopts every orphan below it, so that none escapes; elsewhere orphans are reached
 through the command's process group only.
 """
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ GRACE_VARIABLE = "CAPTIONING_GRACE_SECONDS"
 DEFAULT_GRACE_SECONDS = 25.0
 POLL_SECONDS = 0.05
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TIMED_OUT = 124
+"""Exit code of a command that ran into its time limit, as of timeout(1); DVC has none like it."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -35,12 +38,15 @@ PR_SET_CHILD_SUBREAPER = 36
 IS_LINUX = sys.platform == "linux"
 
 
-def supervised(command: Sequence[str]) -> list[str]:
+def supervised(command: Sequence[str], limit_seconds: float | None = None) -> list[str]:
     """Return the command line that runs `command` under a supervisor that ends it when this process dies.
 
     To be started from the main thread: the kernel reports the death of the starting thread.
     """
-    return [sys.executable, "-m", "flows.supervisor", f"--parent={os.getpid()}", "--", *command]
+    options = [f"--parent={os.getpid()}"]
+    if limit_seconds is not None:
+        options.append(f"--limit={limit_seconds}")
+    return [sys.executable, "-m", "flows.supervisor", *options, "--", *command]
 
 
 class ProcessTree:
@@ -94,23 +100,28 @@ class ProcessTree:
                 process.send_signal(number)
 
 
-def supervise(command: Sequence[str], *, parent: int, grace_seconds: float) -> int:
-    """Run `command` until it ends, a stop signal comes or the process `parent` is gone.
+def supervise(
+    command: Sequence[str], *, parent: int, grace_seconds: float, limit_seconds: float = math.inf
+) -> int:
+    """Run `command` until it ends, a stop signal comes, the process `parent` is gone or the time is up.
 
     Returns:
         Its exit code, once nothing that it started is left.
     """
+    deadline = time.monotonic() + limit_seconds
     stop_requests: list[int] = []
     for number in STOP_SIGNALS:
         signal.signal(number, lambda received, _: stop_requests.append(received))
     _prepare_process()
     tree = ProcessTree(command)
-    while tree.exit_code is None and not stop_requests and os.getppid() == parent:
+    is_late = False
+    while tree.exit_code is None and not stop_requests and os.getppid() == parent and not is_late:
         time.sleep(POLL_SECONDS)
         tree.reap()
+        is_late = tree.exit_code is None and time.monotonic() >= deadline
     tree.stop(grace_seconds)
     assert tree.exit_code is not None, "the tree is gone, so its root ended and was reaped"
-    return tree.exit_code
+    return TIMED_OUT if is_late else tree.exit_code
 
 
 def _prepare_process() -> None:
@@ -139,13 +150,17 @@ def grace_seconds() -> float:
 
 
 def main() -> None:
-    """Read `[--parent=PID] -- COMMAND...`, run the command and exit with its code."""
+    """Read `[--parent=PID] [--limit=SECONDS] -- COMMAND...`, run the command and exit with its code."""
     options, _, command = _split(sys.argv[1:])
-    if not command or any(not option.startswith("--parent=") for option in options):
-        sys.exit("usage: python -m flows.supervisor [--parent=PID] -- COMMAND...")
-    parent = int(options[0].removeprefix("--parent=")) if options else os.getppid()
+    values = dict(option.split("=", 1) for option in options if "=" in option)
+    if not command or len(values) < len(options) or not values.keys() <= {"--parent", "--limit"}:
+        sys.exit("usage: python -m flows.supervisor [--parent=PID] [--limit=SECONDS] -- COMMAND...")
+    parent = int(values.get("--parent", os.getppid()))
+    limit_seconds = float(values.get("--limit", math.inf))
     try:
-        sys.exit(supervise(command, parent=parent, grace_seconds=grace_seconds()))
+        sys.exit(
+            supervise(command, parent=parent, grace_seconds=grace_seconds(), limit_seconds=limit_seconds)
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"supervisor: {error}")
 

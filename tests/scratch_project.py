@@ -2,9 +2,13 @@
 
 import json
 import os
+import subprocess
 import time
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import psutil
 from dvc.repo import Repo
@@ -20,10 +24,12 @@ stages:
     metrics: [metrics.json]
   first:
     desc: Copies the source
-    cmd: echo first >> order.log; echo a line of the first; echo a warning >&2; cp source.txt first.txt
+    cmd: >-
+      echo first >> order.log; echo a line of the first; echo a warning >&2;
+      echo "copying: 1 of 2 files, 1.0/s, 1 s left"; cp source.txt first.txt
     deps: [source.txt]
     outs: [first.txt]
-    meta: {retries: 2, retry_delay_seconds: 0.5}
+    meta: {retries: 2, retry_delay_seconds: 0.5, timeout_seconds: 3600}
   second:
     cmd: echo second >> order.log; cp first.txt second.txt
     deps: [first.txt]
@@ -39,6 +45,29 @@ def make_project(folder: Path, dvc_yaml: str) -> Path:
     return folder
 
 
+def make_repository(folder: Path, dvc_yaml: str, *ignored: str) -> Path:
+    """Make a project in a git repository of one commit, which ignores the outputs `ignored`."""
+    make_project(folder, dvc_yaml)
+    unseen = ["/.work/", "/.dvc/tmp", "/.dvc/cache", "/.dvc/config.local", *ignored]
+    (folder / ".gitignore").write_text("".join(f"{path}\n" for path in unseen))
+    run_git(folder, "init", "--quiet", "--initial-branch", "main")
+    run_git(folder, "config", "user.name", "A person")
+    run_git(folder, "config", "user.email", "person@example.org")
+    return commit_all(folder)
+
+
+def commit_all(folder: Path, message: str = "A change") -> Path:
+    """Commit whatever a repository has that is not ignored."""
+    run_git(folder, "add", "--all")
+    run_git(folder, "commit", "--quiet", "--message", message)
+    return folder
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def one_stage(command: str, *, out: str = "out.txt", meta: str = "{}") -> str:
     stage = {"cmd": command, "deps": ["source.txt"], "outs": [{out: {"cache": False}}]}
     return f"stages:\n  only: {json.dumps(stage)[:-1]}, meta: {meta}}}\n"
@@ -49,6 +78,21 @@ def wait_until(claim: Callable[[], bool]) -> None:
     while not claim():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.1)
+
+
+def ask_server(address: str, body: dict[str, Any] | None = None) -> Any:
+    """Return what Prefect's server answers; one whose database is busy (503) is asked again."""
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(address, data, {"Content-Type": "application/json"})
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while True:
+        try:
+            with urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or "null")
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def processes_with(text: str) -> list[int]:

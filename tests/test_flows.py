@@ -1,20 +1,28 @@
 """The flow runs what changed, tells Prefect what happened, and leaves nothing behind."""
 
 import io
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 from uuid import UUID
 
 import pytest
-from scratch_project import LIMIT_SECONDS, THREE_STAGES, make_project, one_stage, processes_with, wait_until
+from scratch_project import (
+    LIMIT_SECONDS,
+    THREE_STAGES,
+    ask_server,
+    make_project,
+    one_stage,
+    processes_with,
+    wait_until,
+)
 
 from flows.servers import free_port
 
@@ -52,6 +60,25 @@ def test_a_server_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
     )
 
 
+def start(api_url: str) -> str:
+    """Start a run of the deployment, once it is served; return its id."""
+    found: list[str] = []
+
+    def is_deployed() -> bool:
+        found[:] = [
+            row["id"] for row in ask_server(f"{api_url}/deployments/filter", {}) if row["name"] == "cancelled"
+        ]
+        return bool(found)
+
+    wait_until(is_deployed)
+    return str(ask_server(f"{api_url}/deployments/{found[0]}/create_flow_run", {})["id"])
+
+
+def state_of(api_url: str, run_id: str) -> dict[str, Any]:
+    state: dict[str, Any] = ask_server(f"{api_url}/flow_runs/{run_id}")["state"]
+    return state
+
+
 def run_flow(folder: Path) -> Any:
     """Run the flow in this process; return its final state."""
     from flows.pipeline import pipeline
@@ -71,13 +98,16 @@ def two_runs(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def ask(api_url: str, what: str, flow_run_id: UUID) -> list[dict[str, Any]]:
     """Return the rows of kind `what` that the server has stored for a flow run."""
-    body = json.dumps({"flow_runs": {"id": {"any_": [str(flow_run_id)]}}}).encode()
+    body: dict[str, Any] = {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}}
     if what == "logs":
-        body = json.dumps({"logs": {"flow_run_id": {"any_": [str(flow_run_id)]}}}).encode()
-    request = Request(f"{api_url}/{what}/filter", body, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=30) as answer:
-        rows: list[dict[str, Any]] = json.load(answer)
+        body = {"logs": {"flow_run_id": {"any_": [str(flow_run_id)]}}}
+    rows: list[dict[str, Any]] = ask_server(f"{api_url}/{what}/filter", body)
     return rows
+
+
+def artifacts(api_url: str, state: Any) -> dict[str, Any]:
+    rows = ask(api_url, "artifacts", state.state_details.flow_run_id)
+    return {row["key"]: row["data"] for row in rows}
 
 
 def task_runs(api_url: str, state: Any, number: int) -> dict[str, dict[str, Any]]:
@@ -134,10 +164,29 @@ def test_the_lines_of_a_stage_are_log_records_of_its_task(
 @pytest.mark.slow
 def test_each_stage_publishes_a_page(prefect: str, two_runs: tuple[Path, Any, Any]) -> None:
     _, state, _ = two_runs
-    pages = {row["key"]: row["data"] for row in ask(prefect, "artifacts", state.state_details.flow_run_id)}
-    assert set(pages) == {"first", "second", "third"}
+    pages = artifacts(prefect, state)
+    assert set(pages) == {"first", "first-progress", "second", "third", "stages"}
     assert pages["first"].startswith("**ran** in ")
     assert "| test.bleu_4 | 0.2500 |" in pages["third"]
+
+
+@pytest.mark.slow
+def test_the_progress_that_a_stage_prints_is_shown_and_ends_at_the_whole(
+    prefect: str, two_runs: tuple[Path, Any, Any]
+) -> None:
+    _, first, second = two_runs
+    assert artifacts(prefect, first)["first-progress"] == 100.0
+    assert "first-progress" not in artifacts(prefect, second)
+
+
+@pytest.mark.slow
+def test_the_graph_says_at_the_end_how_every_stage_ended(
+    prefect: str, two_runs: tuple[Path, Any, Any]
+) -> None:
+    for state, outcome in zip(two_runs[1:], ("ran", "unchanged"), strict=True):
+        graph = artifacts(prefect, state)["stages"]
+        assert [line.split(" | ")[1] for line in graph.splitlines()[2:5]] == [outcome] * 3
+        assert graph.count(f":::{outcome}") == 3
 
 
 @pytest.mark.slow
@@ -165,6 +214,18 @@ def test_a_failure_stops_what_follows_and_names_the_stage_with_its_last_lines(
 def test_a_stage_is_tried_again_as_often_as_dvc_yaml_says(prefect: str, tmp_path: Path) -> None:
     command = "[ -e tried ] || { touch tried; exit 1; }; echo done > out.txt"
     assert run_flow(make_project(tmp_path, one_stage(command, meta="{retries: 1}"))).is_completed()
+
+
+@pytest.mark.slow
+def test_a_stage_that_takes_too_long_is_ended_and_the_message_says_so(prefect: str, tmp_path: Path) -> None:
+    command = "(setsid sleep 303.25 &); sleep 303.25"
+    state = run_flow(make_project(tmp_path, one_stage(command, meta="{timeout_seconds: 4}")))
+    assert state.is_failed()
+    assert state.message.startswith(
+        "stage 'only' was ended after 4 s, its meta.timeout_seconds in dvc.yaml; "
+    )
+    assert task_runs(prefect, state, 1)["only"]["state_name"] == "TimedOut"
+    assert processes_with("303.25") == []
 
 
 @pytest.mark.slow
@@ -202,6 +263,61 @@ def test_nothing_survives_the_flow_process(prefect: str, tmp_path: Path, number:
         process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode != 0
     wait_until(lambda: processes_with(seconds) == [])
+
+
+RANKS = """
+import os, signal, time
+from pathlib import Path
+from torch import distributed
+
+signal.signal(signal.SIGTERM, lambda *_: None if distributed.get_rank() else exit(143))
+distributed.init_process_group("gloo")
+state = Path("../state.txt")
+begun_at = int(state.read_text()) if state.exists() else 0
+print(f"rank {distributed.get_rank()} begins at {begun_at}", flush=True)
+for step in range(begun_at, 10):
+    distributed.barrier()
+    if distributed.get_rank() == 0:
+        state.write_text(str(step + 1))
+    if begun_at == 0 and step == 4:
+        time.sleep(600)
+"""
+SERVE = "from flows.pipeline import pipeline; pipeline.serve(name='cancelled', pause_on_shutdown=False)"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the supervisor adopts orphans on Linux only")
+def test_cancelling_in_the_pages_ends_every_rank_within_30_seconds_and_the_next_run_goes_on(
+    prefect: str, tmp_path: Path
+) -> None:
+    command = "cd work && python -m torch.distributed.run --standalone --nproc-per-node 2 ranks.py && touch ../out.txt"
+    folder = make_project(tmp_path, one_stage(command))
+    (folder / "work").mkdir()
+    (folder / "work" / "ranks.py").write_text(RANKS)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CAPTIONING_"))}
+    settings = {
+        "PREFECT_API_URL": prefect,
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "CAPTIONING_GRACE_SECONDS": "5",
+    }
+    with subprocess.Popen([sys.executable, "-c", SERVE], cwd=folder, env={**inherited, **settings}) as served:
+        try:
+            first = start(prefect)
+            wait_until(lambda: (folder / "state.txt").exists() and (folder / "state.txt").read_text() == "5")
+            assert len(processes_with("ranks.py")) >= 3, "torchrun and two ranks"
+            began = time.monotonic()
+            ask_server(f"{prefect}/flow_runs/{first}/set_state", {"state": {"type": "CANCELLING"}})
+            wait_until(lambda: state_of(prefect, first)["type"] == "CANCELLED")
+            wait_until(lambda: processes_with("ranks.py") == [])
+            assert time.monotonic() - began < 30
+            states = ask_server(f"{prefect}/flow_run_states/?flow_run_id={first}")
+            assert "Crashed" not in [state["name"] for state in states]
+            second = start(prefect)
+            wait_until(lambda: state_of(prefect, second)["type"] in {"COMPLETED", "FAILED"})
+            assert state_of(prefect, second)["message"] == "ran: only"
+        finally:
+            served.terminate()
+    wait_until(lambda: "rank 1 begins at 5" in {log["message"] for log in ask(prefect, "logs", UUID(second))})
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_samples import folder_settings, write_pictures
 from ruamel.yaml import YAML
-from scratch_project import LIMIT_SECONDS, make_project, processes_with, wait_until
+from scratch_project import LIMIT_SECONDS, make_repository, processes_with, run_git, wait_until
 
 from captioning import params, source_state
-from flows import checkout
+from flows import workspace
 from flows.schedule import deployments, main, read_crons
 
 ROOT = Path(__file__).parents[1]
@@ -49,15 +49,26 @@ CRONS = ["--retrain", "0 3 * * 1", "--probe", "0 0 1 1 *", "--timezone", "Europe
 
 
 def project_with_pictures(folder: Path, dvc_yaml: str) -> Path:
-    """Make a project of a few pictures on disk, which were looked at once, and of settings that were checked."""
-    make_project(folder, dvc_yaml)
+    """Make a repository of a project whose few pictures, on disk, were looked at once."""
+    make_repository(folder, dvc_yaml, "/raw.json", "/used.yaml", "/data/", "/schedule.log", "/never.txt")
     settings = folder_settings(folder, images="pictures", captions="captions.csv")
     values = params.read(ROOT / "params.yaml") | {"download": settings.model_dump()}
     with (folder / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(values, file)
     with chdir(folder):
         source_state.write(source_state.observe(params.load("download")))
+    run_git(folder, "add", "params.yaml", "source.json")
+    run_git(folder, "commit", "--quiet", "--message", "Settings")
     return folder
+
+
+def checkout_of(folder: Path) -> Path:
+    return folder / ".work" / "checkouts" / "retrain"
+
+
+def seen_source(folder: Path) -> str:
+    """Return source.json as the last run or probe left it."""
+    return run_git(folder, "show", "captioning/retrain:source.json")
 
 
 def add_picture(folder: Path) -> None:
@@ -170,7 +181,7 @@ def trained(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 @pytest.fixture
 def project(trained: tuple[Path, Any], tmp_path: Path) -> Path:
     """A copy of the project after a retrain."""
-    return shutil.copytree(trained[0], tmp_path / "project")
+    return shutil.copytree(trained[0], tmp_path / "project", symlinks=True)
 
 
 # what is deployed
@@ -207,7 +218,7 @@ def test_what_was_edited_on_the_server_is_kept_unless_crons_are_stated(prefect: 
 @pytest.mark.slow
 def test_the_parameters_of_a_retrain_are_described_for_its_form(schedule: Schedule) -> None:
     form = schedule.deployment("retrain")["parameter_openapi_schema"]["properties"]
-    assert list(form) == ["recipe", "overrides", "force", "dry_run"]
+    assert list(form) == ["recipe", "overrides", "force", "dry_run", "revision"]
     assert all(field["description"] for field in form.values())
 
 
@@ -215,10 +226,9 @@ def test_the_parameters_of_a_retrain_are_described_for_its_form(schedule: Schedu
 def test_nothing_new_starts_nothing_and_new_data_start_one_retrain_that_brings_them(
     schedule: Schedule,
 ) -> None:
-    source = schedule.folder / "source.json"
-    before = source.read_bytes()
+    before = (schedule.folder / "source.json").read_text().strip()
     unchanged = run_flow(schedule.folder, "probe")
-    assert (unchanged.name, source.read_bytes()) == ("Unchanged", before)
+    assert (unchanged.name, seen_source(schedule.folder)) == ("Unchanged", before)
     add_picture(schedule.folder)
     changed = run_flow(schedule.folder, "probe")
     assert changed.name == "Changed"
@@ -226,13 +236,23 @@ def test_nothing_new_starts_nothing_and_new_data_start_one_retrain_that_brings_t
         r"captions\.csv: lines 5 -> 6, another sha256; pictures: bytes .*, another digest, files 4 -> 5",
         changed.message,
     )
+    assert json.loads(seen_source(schedule.folder))["captions.csv"]["lines"] == 6
     assert run_flow(schedule.folder, "probe").name in {"Unchanged", "Skipped"}  # or the retrain has begun
 
     (run,) = schedule.wait_for_runs("retrain", 1)
     assert run["created_by"]["type"] == "AUTOMATION"
     assert run["state"]["message"] == "ran: download"
-    rows = pq.read_table(schedule.folder / "data" / "raw" / "rows.parquet")
+    rows = pq.read_table(checkout_of(schedule.folder) / "data" / "raw" / "rows.parquet")
     assert "new" in rows["image_id"].to_pylist()
+    revision = run_git(schedule.folder, "rev-parse", "HEAD")
+    assert f"revision:{revision[:12]}" in run["tags"]
+    message = run_git(schedule.folder, "show", "-s", "--format=%B", "captioning/retrain")
+    assert message.startswith(
+        f"Retrained {revision[:12]}: the pipeline\n\nsettings: of params.yaml\nran: download"
+    )
+    assert run["id"] in message
+    changed = run_git(schedule.folder, "status", "--porcelain").splitlines()
+    assert changed == ["?? captions.csv", "?? pictures/"], "which were never committed"
 
 
 # what one run is told
@@ -241,26 +261,29 @@ def test_nothing_new_starts_nothing_and_new_data_start_one_retrain_that_brings_t
 @pytest.mark.slow
 def test_what_is_wrong_is_refused_before_any_work(project: Path) -> None:
     add_picture(project)  # for the download stage to run
-    before = {path: path.read_bytes() for path in project.iterdir() if path.is_file()}
+    before = run_git(project, "rev-parse", "captioning/retrain")
     for parameters, message in (
         ({"overrides": ["train.epoch=3"]}, "params.yaml has no key 'train.epoch'; keys there: decoder, "),
-        ({"overrides": ["train.seed=-1.5"]}, "params.yaml: train.seed: input should be a valid integer"),
-        ({"recipe": "scene"}, "no recipe 'scene' in recipes/; available: "),
+        ({"recipe": "scene"}, "no recipe 'scene' in recipes/; available:"),
         ({"force": ["trian"]}, "force: no stage 'trian' in dvc.yaml; expected some of download, clean"),
+        (
+            {"revision": "main~9"},
+            f"revision 'main~9' names no commit of {project}; expected a branch, tag or ",
+        ),
     ):
         state = run_flow(project, "retrain", **parameters)
         assert state.is_failed()
         assert state.message.startswith(message)
-    assert {path: path.read_bytes() for path in project.iterdir() if path.is_file()} == before, "nothing ran"
+    assert run_git(project, "rev-parse", "captioning/retrain") == before, "nothing ran"
 
 
 @pytest.mark.slow
 def test_settings_hold_for_one_run_and_a_forced_stage_runs_unchanged(project: Path) -> None:
-    before = (project / "params.yaml").read_bytes()
     state = run_flow(project, "retrain", overrides=["split.key=another"], force=["clean"])
     assert state.message == "unchanged: download; ran: clean"
-    assert params.read(project / "used.yaml")["split"]["key"] == "another"
-    assert (project / "params.yaml").read_bytes() == before
+    assert params.read(checkout_of(project) / "used.yaml")["split"]["key"] == "another"
+    assert run_git(project, "diff", "--name-only") == ""
+    assert "another" in run_git(project, "show", "captioning/retrain:params.yaml")
 
 
 @pytest.mark.slow
@@ -268,34 +291,31 @@ def test_a_dry_run_says_what_would_run_on_what_the_source_has_now_and_leaves_it_
     trained: tuple[Path, Any], project: Path
 ) -> None:
     assert trained[1].message == "ran: download, clean"
-    assert run_flow(project, "retrain", dry_run=True).message == "nothing would run"
+    before = run_git(project, "rev-parse", "captioning/retrain")
     add_picture(project)
-    before = (project / "source.json").read_bytes()
     after = run_flow(project, "retrain", dry_run=True)
     assert after.message == "would run: download; these if what they read changes: clean"
-    assert (project / "source.json").read_bytes() == before
+    assert run_git(project, "rev-parse", "captioning/retrain") == before
 
 
 @pytest.mark.slow
 def test_a_source_that_is_away_fails_the_probe_and_leaves_a_retrain_its_data(project: Path) -> None:
     (project / "pictures").rename(project / "away")
-    before = (project / "source.json").read_bytes()
+    before = run_git(project, "rev-parse", "captioning/retrain")
     state = run_flow(project, "probe")
     assert state.is_failed()
     assert state.message == "'pictures' is no folder that is there; correct the section download"
     assert run_flow(project, "retrain", dry_run=True, force=["clean"]).message == "would run: clean"
-    assert (project / "source.json").read_bytes() == before
+    assert run_git(project, "rev-parse", "captioning/retrain") == before
 
 
 @pytest.mark.slow
-def test_a_probe_leaves_a_checkout_alone_in_which_another_flow_works(project: Path) -> None:
+def test_a_probe_is_left_out_while_another_flow_works(project: Path) -> None:
     add_picture(project)
-    before = (project / "source.json").read_bytes()
-    with chdir(project), checkout.alone():
+    with workspace.alone(project):
         state = run_flow(project, "probe")
     assert state.name == "Skipped"
-    assert state.message == f"another flow works in {project}; the next look sees what is new"
-    assert (project / "source.json").read_bytes() == before
+    assert state.message == f"another flow works for {project}; the next look sees what is new"
 
 
 # the command
@@ -351,7 +371,7 @@ def test_prefect_deploys_what_prefect_yaml_says(prefect: str) -> None:
     with chdir(ROOT):
         invoke_and_assert(["--no-prompt", "deploy", "--all"], expected_code=0)
     for kind in ("process", "docker", "kubernetes"):
-        for flow, queue in (("retrain", "gpu"), ("probe", "cpu")):
+        for flow, queue in (("retrain", "gpu"), ("probe", "cpu"), ("sweep", "gpu")):
             found = ask(prefect, f"/deployments/name/{flow}/captioner-{kind}")
             assert (found["work_pool_name"], found["work_queue_name"]) == (f"captioning-{kind}", queue)
             assert found["global_concurrency_limit"]["limit"] == 1
@@ -370,6 +390,7 @@ def test_a_second_retrain_waits_and_sigterm_ends_the_first_without_pausing_anyth
     seconds = "319.25"
     stage = f"stages:\n  long:\n    cmd: (setsid sleep {seconds} &); sleep {seconds}\n    outs: [never.txt]\n"
     (schedule.folder / "dvc.yaml").write_text(stage)
+    run_git(schedule.folder, "commit", "--quiet", "--message", "A long stage", "dvc.yaml")
     before = schedule.deployment("retrain")["schedules"]
     first, second = schedule.start("retrain"), schedule.start("retrain")
     wait_until(lambda: len(processes_with(seconds)) >= 2)

@@ -1,19 +1,17 @@
-"""A stage runs by DVC in the order of DVC's graph; what it prints and writes is passed on."""
+"""A stage runs by DVC in the order of DVC's graph; what it prints is passed on."""
 
-import json
 import re
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scratch_project import THREE_STAGES, make_project, one_stage, processes_with
 
-from flows import artifacts, stage_run
+from flows import stage_run
 from flows.servers import Server, free_port, serving, wait_for_answer
 from flows.stage_graph import Stage, read_stages
-from flows.stage_run import StageRun, read_lines, run_stage
+from flows.stage_run import read_lines, run_stage
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +43,7 @@ def test_description_retries_outputs_and_metrics_are_those_of_dvc_yaml(
     first, second, third = stages_of(make_project(tmp_path, THREE_STAGES), monkeypatch)
     assert (first.desc, first.retries, first.retry_delay_seconds) == ("Copies the source", 2, 0.5)
     assert (second.desc, second.retries, second.retry_delay_seconds) == ("", 0, 0.0)
+    assert (first.timeout_seconds, second.timeout_seconds) == (3600.0, None)
     assert set(third.outs) == {Path("third.txt"), Path("metrics.json")}
     assert third.metrics == (Path("metrics.json"),)
 
@@ -121,7 +120,7 @@ def test_a_stage_finds_bash_and_this_python_and_is_not_buffered(
 def test_a_failed_run_keeps_the_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_project(tmp_path, one_stage("seq 100; echo the reason >&2; exit 3")))
     run = run_stage("only", lambda line: None)
-    assert run.outcome == "failed"
+    assert (run.outcome, run.has_begun) == ("failed", True)
     assert len(run.last_lines) == stage_run.NUM_LAST_LINES
     assert run.last_lines[-2] == "the reason"
     assert run.last_lines[-1].endswith("exited with 3")
@@ -139,75 +138,6 @@ def test_a_stage_is_ended_when_the_run_is_left_by_an_exception(
     with pytest.raises(KeyboardInterrupt):
         run_stage("only", cancel)
     assert processes_with("301.5") == []
-
-
-# --- what a stage shows
-
-
-def page(folder: Path, **files: Any) -> str:
-    outs = [folder / name.replace("__", ".") for name in files]
-    for out, content in zip(outs, files.values(), strict=True):
-        rows = content if isinstance(content, list) else [content]
-        out.write_text("\n".join(json.dumps(row) for row in rows))
-    stage = Stage(
-        name="only",
-        desc="Does it",
-        upstream=(),
-        outs=tuple(outs),
-        metrics=tuple(out for out in outs if out.name == "scores.json"),
-        retries=0,
-        retry_delay_seconds=0.0,
-    )
-    run = StageRun(outcome="failed", exit_code=255, seconds=1.25, last_lines=("the reason",))
-    return artifacts.stage_markdown(stage, run)
-
-
-def test_a_page_says_how_the_run_ended(tmp_path: Path) -> None:
-    assert page(tmp_path) == "**failed** in 1.2 s\n\nDoes it\n\n### Its last lines\n\n```\nthe reason\n```"
-
-
-def test_a_page_has_the_metrics_of_dvc_yaml_as_a_table(tmp_path: Path) -> None:
-    text = page(tmp_path, scores__json={"test": {"bleu_4": 0.25}, "tokenizer": "ptb"}, other__json={"a": 1})
-    assert "| test.bleu_4 | 0.2500 |\n| tokenizer | ptb |" in text
-    assert "other.json" not in text
-
-
-@pytest.mark.parametrize(("accepted", "word"), [(True, "\naccepted"), (False, "**refused**")])
-def test_a_page_has_the_verdict_of_a_gate(tmp_path: Path, accepted: bool, word: str) -> None:
-    assert word in page(tmp_path, verdict__json={"accepted": accepted})
-
-
-def test_a_page_has_the_expectations_that_do_not_hold(tmp_path: Path) -> None:
-    row = {
-        "claim": "every caption has words",
-        "severity": "refusal",
-        "observed": 0.5,
-        "expected": "0.9 or more",
-    }
-    report = {"expectations": [{**row, "holds": False}, {**row, "claim": "another", "holds": True}]}
-    text = page(tmp_path, report__json=report)
-    assert "| refusal | every caption has words | 0.5 | 0.9 or more |" in text
-    assert "another" not in text
-    report["expectations"] = report["expectations"][1:]
-    assert "all 1 expectations hold" in page(tmp_path, report__json=report)
-
-
-def test_a_page_has_the_first_captions_in_cells_that_cannot_break_the_table(tmp_path: Path) -> None:
-    rows = [{"image_id": f"i{n}", "hypothesis": "a | b\nc", "references": ["a dog"]} for n in range(30)]
-    text = page(tmp_path, hypotheses__jsonl=rows)
-    assert "| i0 | a \\| b c | a dog |" in text
-    assert text.count("a dog") == artifacts.NUM_SAMPLE_CAPTIONS
-
-
-def test_a_page_has_the_receipt_of_the_registry(tmp_path: Path) -> None:
-    assert "| version | 3 |" in page(tmp_path, registration__json={"model_name": "captioner", "version": "3"})
-
-
-@pytest.mark.parametrize(
-    ("name", "key"), [("train", "train"), ("sub/dvc.yaml:My_stage@a", "sub-dvc-yaml-my-stage-a")]
-)
-def test_a_key_has_only_letters_that_prefect_allows(name: str, key: str) -> None:
-    assert artifacts.artifact_key(name) == key
 
 
 # --- servers

@@ -155,6 +155,25 @@ def test_what_a_finished_command_left_running_is_ended(sleepers: Sleepers) -> No
     assert sleepers.living() == []
 
 
+def test_what_takes_longer_than_its_limit_is_ended_with_its_whole_tree(sleepers: Sleepers) -> None:
+    from flows.supervisor import TIMED_OUT, supervised
+
+    began = time.monotonic()
+    command = supervised(sleepers.family(), limit_seconds=1.5)
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        sleepers.wait_for(4)
+        assert process.wait(LIMIT_SECONDS) == TIMED_OUT
+    assert time.monotonic() - began >= 1.5
+    assert sleepers.living() == []
+
+
+def test_what_ends_within_its_limit_has_its_own_exit_code() -> None:
+    from flows.supervisor import supervised
+
+    command = supervised(["bash", "-c", "exit 7"], limit_seconds=LIMIT_SECONDS)
+    assert subprocess.run(command, cwd=ROOT, timeout=LIMIT_SECONDS, check=False).returncode == 7
+
+
 def test_a_missing_command_is_one_message() -> None:
     code, errors = run("no-such-command")
     assert code == 1
@@ -170,4 +189,4 @@ def test_a_grace_that_is_no_number_is_refused() -> None:
 def test_no_command_is_answered_with_the_usage() -> None:
     code, errors = run()
     assert code == 1
-    assert errors == "usage: python -m flows.supervisor [--parent=PID] -- COMMAND...\n"
+    assert errors == "usage: python -m flows.supervisor [--parent=PID] [--limit=SECONDS] -- COMMAND...\n"
