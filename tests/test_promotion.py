@@ -232,4 +232,4 @@ def test_the_default_wants_a_sure_gain_and_no_lost_slice() -> None:
         False,
         {},
     )
-    assert default.max_slice_loss == 0.1
+    assert default.max_slice_loss == 0.2
