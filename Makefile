@@ -30,8 +30,8 @@ check: setup ## style, types, import contracts and the fast tests, while you wor
 bench: setup ## every side-by-side measurement, or ONLY=name (on an idle machine)
 	@uv pip install -q -r bench/requirements.txt && python -m bench $(ONLY)
 
-soak: setup ## fault campaigns: half an hour of kills
-	@python -m soak.kills
+soak: setup ## fault campaigns: an hour of kills, and of retrains under them
+	@python -m soak.kills && python -m soak.retrains
 
 ui: setup ## Prefect and MLflow on this machine, addresses printed
 	@python -m flows.ui

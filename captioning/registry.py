@@ -494,9 +494,22 @@ def _version_of(
         client.log_model_artifacts(model_id, folder)
     tags |= made_by.tags
     with store.as_default_uri():
-        return client.create_model_version(
+        created = client.create_model_version(
             settings.model_name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
         )
+    return _without_twins(created)
+
+
+def _without_twins(created: "ModelVersion") -> "ModelVersion":
+    """Return the first version of a model, and delete the others.
+
+    MLflow's client repeats a request whose answer was lost, and the server then makes another version of the model.
+    """
+    twins = [version for version in versions(created.name) if version.source == created.source]
+    first, *others = sorted(twins, key=lambda version: int(version.version))
+    for version in others:
+        store.client().delete_model_version(version.name, version.version)
+    return first
 
 
 def _champion(model_name: str) -> tuple[str | None, Scored | None]:

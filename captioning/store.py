@@ -86,6 +86,22 @@ def as_default_uri() -> Iterator[None]:
 
 
 @contextmanager
+def in_words() -> Iterator[None]:
+    """Raise what MLflow refuses during the block, or cannot do, as a message for the user.
+
+    Raises:
+        ValueError: with its first line and the next step.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        what, hint = str(error).partition("\n")[0], _next_step(error, uri(), "run again")
+        raise ValueError(f"MLflow's records at {uri()}: {what}; {hint}") from error
+
+
+@contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the lock `name` of this home. A process gives it back when it ends, however it ends."""
     with (home.work("locks") / name).open("w") as handle:
@@ -115,12 +131,20 @@ def _opened(address: str) -> "MlflowClient":
             opened.search_experiments(max_results=1)
             opened.search_registered_models(max_results=1)
     except Exception as error:  # of the file system, SQLite, SQLAlchemy, MLflow or a server
-        if address.startswith("http"):
-            hint = "see whether its server runs (`captioning doctor`, docs/servers.md)"
-        else:
-            hint = f"`mlflow db upgrade {address}` updates an old database, MLFLOW_TRACKING_URI names another"
+        update = f"`mlflow db upgrade {address}` updates an old database, MLFLOW_TRACKING_URI names another"
+        hint = _next_step(error, address, update)
         raise ValueError(f"MLflow's records at {address} cannot be opened: {error}; {hint}") from error
     return opened
+
+
+def _next_step(error: Exception, address: str, otherwise: str) -> str:
+    if "disk is full" in str(error):
+        return "free some space, and run again"
+    if "database is locked" in str(error):
+        return "another process has held it for long; end that, and run again"
+    if address.startswith("http"):
+        return "see whether its server runs (`captioning doctor`, docs/servers.md)"
+    return otherwise
 
 
 def _follow_move(database: Path) -> None:

@@ -2,8 +2,10 @@
 
 import atexit
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -39,3 +41,20 @@ def connect(preferred_port: int = 0) -> str:
     wait_for_answer(server, stack.enter_context(serving(server)))
     stack.enter_context(temporary_settings({PREFECT_API_URL: f"{server.address}/api"}))
     return server.address
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Run flows in the block against the server that `connect` reaches.
+
+    Raises:
+        ValueError: there is no answer, or at some point no longer, for longer than Prefect asks again.
+    """
+    connect()
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise ValueError(
+            f"Prefect's server at {PREFECT_API_URL.value()} no longer answers ({error}); what is done stays done: "
+            "run again once it does (`captioning doctor` looks)"
+        ) from error

@@ -38,7 +38,7 @@ def keep(outs: Sequence[Path], run_name: str) -> dict[Path, str]:
             continue
         with suppress(OSError):  # a full disk must not cost the stage
             _copy(whole, home.work("pages") / run_name / whole)
-    _forget_old_runs()
+    _forget_old_runs(run_name)
     return addresses(outs, run_name)
 
 
@@ -61,9 +61,11 @@ def _pages(outs: Sequence[Path]) -> list[Path]:
     return [page for page in pages if page.suffix == ".html" and page.is_file()]
 
 
-def _forget_old_runs() -> None:
-    runs = sorted(home.work("pages").iterdir(), key=lambda run: run.stat().st_mtime, reverse=True)
-    for run in runs[NUM_RUNS_KEPT:]:
+def _forget_old_runs(run_name: str) -> None:
+    """Keep this run and the newest of the others, which seem newer than it after the clock was put back."""
+    others = [run for run in home.work("pages").iterdir() if run.name != run_name]
+    others.sort(key=lambda run: run.stat().st_mtime, reverse=True)
+    for run in others[NUM_RUNS_KEPT - 1 :]:
         shutil.rmtree(run, ignore_errors=True)
 
 

@@ -26,7 +26,7 @@ from prefect.states import Completed, Failed
 
 from flows import approval, automations, checkout, pages
 from flows.artifacts import RECEIPT_NAME, artifact_key, is_refusal, stage_markdown
-from flows.connection import connect
+from flows.connection import connected
 from flows.live import Graph, Progress, forgiving
 from flows.stage_graph import Stage, read_stages
 from flows.stage_run import StageRun, dvc_command, run_stage, stage_environment
@@ -194,8 +194,8 @@ logging.getLogger("prefect.task_runs").addFilter(_has_traceback)
 def main() -> None:
     """Run the pipeline; exit code 0 when every stage is up to date."""
     try:
-        connect()
-        state = pipeline(return_state=True)
+        with connected():
+            state = pipeline(return_state=True)
     except ValueError as error:
         sys.exit(f"pipeline: {error}")
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from prefect.states import Cancelled, Completed, Failed
 from flows import approval, checkout, library, workspace
 from flows.artifacts import RECEIPT_NAME
 from flows.cancellation import watched
-from flows.connection import connect
+from flows.connection import connected
 from flows.pipeline import changed_stages, run_stages
 from flows.stage_graph import Stage, read_stages
 from flows.workspace import Checkout, Workspace
@@ -175,8 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say what would run")
     options = parser.parse_args(arguments)
     try:
-        connect()
-        state = retrain(**vars(options), return_state=True)
+        with connected():
+            state = retrain(**vars(options), return_state=True)
     except ValueError as error:
         sys.exit(f"retrain: {error}")
     except KeyboardInterrupt:

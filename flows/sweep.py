@@ -38,7 +38,7 @@ from captioning.outputs import alone_in, whole_folder
 from flows import checkout, library, sweep_report, workspace
 from flows.artifacts import RECEIPT_NAME, artifact_key
 from flows.cancellation import watched
-from flows.connection import connect
+from flows.connection import connected
 from flows.experiments import Experiment, expand, shared_work
 from flows.git import git, is_repository
 from flows.live import forgiving
@@ -342,8 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     options["members"] = [member.split() for member in options.pop("member")]
     try:
-        connect()
-        state = sweep(**options, return_state=True)
+        with connected():
+            state = sweep(**options, return_state=True)
     except ValueError as error:
         sys.exit(f"sweep: {error}")
     except KeyboardInterrupt:

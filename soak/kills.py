@@ -19,37 +19,24 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from soak.project import environment, make_project
+
 SETTINGS = [
     "download.num_images=1500",
     "train.phases.0.epochs=2",
     "validate.min_images.train=500",
     "preprocess.images_per_shard=64",
 ]
-NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", "cache", "tmp", "data", "models", "reports", ".work", "dvc.lock"
-)
 NOT_COMPARED = {"register"}
 """Its receipt names a version of the registry."""
 
 
-def make_project(folder: Path) -> Path:
-    """Copy this project without its data and set it to a small run."""
-    shutil.copytree(".", folder, ignore=NOT_COPIED)
-    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-    for line in (folder / "mlruns").iterdir():
-        if line.name != "README.md":
-            shutil.rmtree(line) if line.is_dir() else line.unlink()
-    subprocess.run([sys.executable, "-m", "captioning", "use", "scenes", *SETTINGS], cwd=folder, check=True)
-    return folder
-
-
 def start(project: Path) -> "subprocess.Popen[bytes]":
     """Run the pipeline in a session of its own."""
-    environment = {**os.environ, "CAPTIONING_HOME": str(project), "PYTHONPATH": str(project)}
     with (project / "log.txt").open("ab") as log:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
         return subprocess.Popen(
-            command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+            command, cwd=project, env=environment(project), stdout=log, stderr=log, start_new_session=True
         )
 
 
@@ -92,7 +79,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="captioning-soak-"))
-    undisturbed, killed = make_project(folder / "undisturbed"), make_project(folder / "killed")
+    undisturbed, killed = (make_project(folder / name, SETTINGS) for name in ("undisturbed", "killed"))
     began = time.monotonic()
     if code := start(undisturbed).wait():
         sys.exit(f"the undisturbed run failed with code {code}; see {undisturbed}/log.txt")

@@ -9,7 +9,7 @@ was scored on. Registering the same model with the same scores again gives the s
 
 from pathlib import Path
 
-from captioning import params, registry
+from captioning import params, registry, store
 from captioning.progress import say
 from captioning.registry import DataFolders
 from stages import run
@@ -21,7 +21,8 @@ def main(
     """Write the receipt of the registration."""
     settings = params.load("register")
     data = DataFolders(raw=raw, clean=clean, splits=splits, examples=examples)
-    receipt = registry.register(model, reports, data, settings, params.read())
+    with store.in_words():
+        receipt = registry.register(model, reports, data, settings, params.read())
     receipt.write(receipt_file)
     say(f"register: version {receipt.version} of {receipt.model_name}, {receipt.metric} {receipt.value:.4f}")
     say(f"register: {receipt.reason}")
