@@ -25,13 +25,13 @@ test: setup ## every test
 	@ruff check . && ruff format --check . && mypy && lint-imports && OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 check: setup ## style, types, import contracts and the fast tests, while you work
-	@ruff check . && mypy && lint-imports && OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slow"
+	@ruff check . && mypy && lint-imports && OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not slow and not soak"
 
 bench: setup ## every side-by-side measurement, or ONLY=name (on an idle machine)
 	@uv pip install -q -r bench/requirements.txt && python -m bench $(ONLY)
 
 soak: setup ## fault campaigns: an hour of kills, and of retrains under them
-	@python -m soak.kills && python -m soak.retrains
+	@pytest -m soak && python -m soak.kills && python -m soak.retrains
 
 ui: setup ## Prefect and MLflow on this machine, addresses printed
 	@python -m flows.ui

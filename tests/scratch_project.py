@@ -80,10 +80,10 @@ def wait_until(claim: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def ask_server(address: str, body: dict[str, Any] | None = None) -> Any:
+def ask_server(address: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
     """Return what Prefect's server answers; one whose database is busy (503) is asked again."""
     data = None if body is None else json.dumps(body).encode()
-    request = Request(address, data, {"Content-Type": "application/json"})
+    request = Request(address, data, {"Content-Type": "application/json"}, method=method)
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
         try:

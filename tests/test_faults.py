@@ -213,6 +213,7 @@ def start(server: Server, stack: ExitStack, home: Path) -> "subprocess.Popen[byt
     return process
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_servers_that_go_away_during_a_registration_and_come_back_are_no_fault(
     mlflow: Server, project: Project, s3: Line, stack: ExitStack
@@ -238,6 +239,7 @@ def test_servers_that_go_away_during_a_registration_and_come_back_are_no_fault(
         assert is_as_undisturbed(project)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_push_while_s3_is_away_fails_and_is_made_good_by_the_next(
     s3: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -308,6 +310,7 @@ def left_over(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_flow_goes_on_while_its_server_is_away_and_fails_in_words_when_it_stays_away(
     prefect: str, tmp_path: Path
@@ -342,6 +345,7 @@ def test_a_flow_goes_on_while_its_server_is_away_and_fails_in_words_when_it_stay
     assert (folder / "second.txt").read_text() == "another source"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_two_flows_started_at_once_take_turns_and_each_stage_runs_once(prefect: str, tmp_path: Path) -> None:
     stage = f"stages:\n  only:\n    cmd: echo ran >> {tmp_path}/order.log; sleep 1; cp source.txt out.txt\n"

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pyarrow.parquet as pq
 import pytest
 from dataset_samples import folder_settings, write_pictures
 from ruamel.yaml import YAML
-from scratch_project import LIMIT_SECONDS, make_repository, processes_with, run_git, wait_until
+from scratch_project import LIMIT_SECONDS, ask_server, make_repository, processes_with, run_git, wait_until
 
 from captioning import params, source_state
 from flows import workspace
@@ -87,10 +86,7 @@ def run_flow(folder: Path, name: str, **parameters: Any) -> Any:
 
 
 def ask(api_url: str, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = Request(f"{api_url}{path}", data, {"Content-Type": "application/json"}, method=method)
-    with urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read() or "null")
+    return ask_server(f"{api_url}{path}", body, method)
 
 
 class Schedule:

@@ -90,9 +90,10 @@ def test_workers_end_with_a_parent_that_is_killed():
 
 
 def test_an_error_of_a_piece_comes_through_and_ends_the_work():
+    before = threading.active_count()
     with pytest.raises(ValueError, match="cannot do 0"):
         list(workers.run(refuse, range(1000)))
-    assert threading.active_count() < 10
+    assert threading.active_count() <= before
 
 
 def test_a_cluster_that_does_not_answer_is_refused_with_the_next_step(monkeypatch: pytest.MonkeyPatch):
