@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from captioning import TELEMETRY_OFF
+
 LEFT_OUT = {
     Path(): {".git", ".venv", ".work", "collection", "data", "models", "reports", "mlruns", "dvc.lock"},
     Path(".dvc"): {"cache", "tmp", "config.local"},
@@ -42,4 +44,4 @@ def environment(folder: Path) -> Mapping[str, str]:
     inherited = {
         k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CAPTIONING_"))
     }
-    return {**inherited, "CAPTIONING_HOME": str(folder), "PYTHONPATH": str(folder)}
+    return {**inherited, **TELEMETRY_OFF, "CAPTIONING_HOME": str(folder), "PYTHONPATH": str(folder)}
