@@ -285,6 +285,7 @@ for step in range(begun_at, 10):
 SERVE = "from flows.pipeline import pipeline; pipeline.serve(name='cancelled', pause_on_shutdown=False)"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the supervisor adopts orphans on Linux only")
 def test_cancelling_in_the_pages_ends_every_rank_within_30_seconds_and_the_next_run_goes_on(

@@ -734,6 +734,7 @@ def server(tmp_path: Path) -> Iterator[str]:
             process.wait()
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_server_holds_runs_versions_and_champion_as_the_local_database_does(
     server: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

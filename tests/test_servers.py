@@ -285,6 +285,7 @@ def test_a_migration_of_nothing_is_refused(tmp_path: Path) -> None:
 # PostgreSQL dies
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_registration_that_lost_its_database_leaves_the_champion_and_is_repeated(
     team: Team, data: DataFolders, monkeypatch: pytest.MonkeyPatch
@@ -339,6 +340,7 @@ def before(num_calls: int, act: Callable[[], None], method: Callable[..., Any]) 
 # Prefect
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_flow_outlasts_a_database_that_dies_under_it_and_nothing_of_it_is_lost(
     team: Team, tmp_path: Path

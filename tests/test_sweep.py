@@ -195,6 +195,7 @@ def resumed(prefect: str, original: Path, tmp_path_factory: pytest.TempPathFacto
         return folder, run_sweep(folder, grid=["train.seed=1,3,4"], name="seeds", jobs=2)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the supervisor adopts orphans on Linux only")
 def test_a_killed_sweep_goes_on_where_it_was_and_what_is_shared_is_done_once(
@@ -205,6 +206,7 @@ def test_a_killed_sweep_goes_on_where_it_was_and_what_is_shared_is_done_once(
     assert sorted(order[4:]) == ["train 3", "train 4"], "and nothing was registered"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_failed_experiment_is_a_row_and_the_best_is_named_with_its_command(
     resumed: tuple[Path, Any],
@@ -219,6 +221,7 @@ def test_a_failed_experiment_is_a_row_and_the_best_is_named_with_its_command(
     assert "`python -m flows.retrain train.seed=4` registers the best" in text
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_an_experiment_is_a_commit_and_the_project_is_as_before(resumed: tuple[Path, Any]) -> None:
     folder, _ = resumed
@@ -232,6 +235,7 @@ def test_an_experiment_is_a_commit_and_the_project_is_as_before(resumed: tuple[P
 # MLflow
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_mlflow_has_the_sweep_as_parent_of_its_trainings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
