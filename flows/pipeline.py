@@ -24,7 +24,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import approval, automations, checkout, pages
+from flows import approval, automations, checkout, orphans, pages
 from flows.artifacts import RECEIPT_NAME, artifact_key, is_refusal, stage_markdown
 from flows.connection import connected
 from flows.live import Graph, Progress, forgiving
@@ -46,10 +46,11 @@ def pipeline() -> State[Any]:
     """Run every stage that changed, then check that nothing is left to do."""
     try:
         with checkout.alone(get_run_logger().info):
+            orphans.clear(Path.cwd())
             stages = read_stages()
             ran = run_stages(stages)
             return Completed(message=f"{ran}{approval.settle(stages)}")
-    except ValueError as error:
+    except (ValueError, checkout.BusyError) as error:
         return Failed(message=str(error))
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captioning import home, store
-from flows.supervisor import supervised
+from flows.orphans import under_supervisor
 
 HOST = "127.0.0.1"
 EVERY_INTERFACE = "0.0.0.0"
@@ -131,14 +131,7 @@ def serving(server: Server) -> Iterator[subprocess.Popen[bytes]]:
     """Run `server` with its output in `.work/servers/NAME.log`, and end it on leaving."""
     with (
         log_file(server).open("wb") as log,
-        subprocess.Popen(
-            supervised(server.command),
-            env=os.environ | server.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is ours to pass on, after the last words to the server
-        ) as process,
+        under_supervisor(server.command, env=os.environ | server.environment, stdout=log) as process,
     ):
         try:
             yield process

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections import deque
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from flows.supervisor import TIMED_OUT, supervised
+from flows.orphans import under_supervisor
+from flows.supervisor import TIMED_OUT
 
 SECONDS_BETWEEN_REDRAWS = 10.0
 """At most one line is kept in this time of a progress bar that redraws itself with carriage returns."""
@@ -48,17 +48,8 @@ def run_stage(
     outcome = None
     last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
     options = ["--force"] if force else []
-    with subprocess.Popen(
-        supervised(
-            dvc_command("--wait-for-lock", "repro", "--single-item", *options, name),
-            limit_seconds=timeout_seconds,
-        ),
-        env=stage_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    command = dvc_command("--wait-for-lock", "repro", "--single-item", *options, name)
+    with under_supervisor(command, limit_seconds=timeout_seconds, env=stage_environment()) as process:
         assert process.stdout is not None
         try:
             for line in read_lines(process.stdout):
@@ -72,6 +63,11 @@ def run_stage(
             process.wait()
             raise
     has_begun = outcome == "ran"
+    if exit_code < 0:
+        last_lines.append(
+            f"the supervisor was killed by signal {-exit_code}, and what it had started was ended"
+        )
+        emit(last_lines[-1])
     if exit_code:
         outcome = "timed out" if exit_code == TIMED_OUT else "failed"
     return StageRun(

@@ -9,7 +9,8 @@ killed. So is what outlives the command itself. DVC alone would leave the stage 
 without passing it on, and a group signal does not reach torchrun's ranks, which have sessions of their own.
 
 On Linux the supervisor adopts every orphan below it, so that none escapes; elsewhere orphans are reached
-through the command's process group only.
+through the command's process group only. With `--mark=WORD` all that it starts can be found after a `kill -9` of the
+supervisor itself: the word and the folder stand in the variable CAPTIONING_SUPERVISOR (orphans.py).
 """
 
 import ctypes
@@ -19,13 +20,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 GRACE_VARIABLE = "CAPTIONING_GRACE_SECONDS"
 DEFAULT_GRACE_SECONDS = 25.0
+MARK_VARIABLE = "CAPTIONING_SUPERVISOR"
+MARK_OPTION = "--mark="
 POLL_SECONDS = 0.05
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TIMED_OUT = 124
@@ -38,7 +42,9 @@ PR_SET_CHILD_SUBREAPER = 36
 IS_LINUX = sys.platform == "linux"
 
 
-def supervised(command: Sequence[str], limit_seconds: float | None = None) -> list[str]:
+def supervised(
+    command: Sequence[str], *, limit_seconds: float | None = None, mark: str | None = None
+) -> list[str]:
     """Return the command line that runs `command` under a supervisor that ends it when this process dies.
 
     To be started from the main thread: the kernel reports the death of the starting thread.
@@ -46,14 +52,16 @@ def supervised(command: Sequence[str], limit_seconds: float | None = None) -> li
     options = [f"--parent={os.getpid()}"]
     if limit_seconds is not None:
         options.append(f"--limit={limit_seconds}")
+    if mark is not None:
+        options.append(f"{MARK_OPTION}{mark}")
     return [sys.executable, "-m", "flows.supervisor", *options, "--", *command]
 
 
 class ProcessTree:
     """A command in a session of its own, and every process that descends from it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._root = subprocess.Popen(command, start_new_session=True)
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._root = subprocess.Popen(command, env=environment, start_new_session=True)
         self._asked: set[psutil.Process] = set()
 
     @property
@@ -101,7 +109,12 @@ class ProcessTree:
 
 
 def supervise(
-    command: Sequence[str], *, parent: int, grace_seconds: float, limit_seconds: float = math.inf
+    command: Sequence[str],
+    *,
+    parent: int,
+    grace_seconds: float,
+    limit_seconds: float = math.inf,
+    mark: str | None = None,
 ) -> int:
     """Run `command` until it ends, a stop signal comes, the process `parent` is gone or the time is up.
 
@@ -113,7 +126,8 @@ def supervise(
     for number in STOP_SIGNALS:
         signal.signal(number, lambda received, _: stop_requests.append(received))
     _prepare_process()
-    tree = ProcessTree(command)
+    marked = {MARK_VARIABLE: f"{mark} {Path.cwd()}"} if mark else {}
+    tree = ProcessTree(command, {**os.environ, **marked})
     is_late = False
     while tree.exit_code is None and not stop_requests and os.getppid() == parent and not is_late:
         time.sleep(POLL_SECONDS)
@@ -150,16 +164,24 @@ def grace_seconds() -> float:
 
 
 def main() -> None:
-    """Read `[--parent=PID] [--limit=SECONDS] -- COMMAND...`, run the command and exit with its code."""
+    """Read `[--parent=PID] [--limit=SECONDS] [--mark=WORD] -- COMMAND...`, run the command, exit with its code."""
     options, _, command = _split(sys.argv[1:])
     values = dict(option.split("=", 1) for option in options if "=" in option)
-    if not command or len(values) < len(options) or not values.keys() <= {"--parent", "--limit"}:
-        sys.exit("usage: python -m flows.supervisor [--parent=PID] [--limit=SECONDS] -- COMMAND...")
+    if not command or len(values) < len(options) or not values.keys() <= {"--parent", "--limit", "--mark"}:
+        sys.exit(
+            "usage: python -m flows.supervisor [--parent=PID] [--limit=SECONDS] [--mark=WORD] -- COMMAND..."
+        )
     parent = int(values.get("--parent", os.getppid()))
     limit_seconds = float(values.get("--limit", math.inf))
     try:
         sys.exit(
-            supervise(command, parent=parent, grace_seconds=grace_seconds(), limit_seconds=limit_seconds)
+            supervise(
+                command,
+                parent=parent,
+                grace_seconds=grace_seconds(),
+                limit_seconds=limit_seconds,
+                mark=values.get("--mark"),
+            )
         )
     except (ValueError, OSError) as error:
         sys.exit(f"supervisor: {error}")

@@ -42,9 +42,9 @@ from flows.connection import connected
 from flows.experiments import Experiment, expand, shared_work
 from flows.git import git, is_repository
 from flows.live import forgiving
+from flows.orphans import under_supervisor
 from flows.stage_graph import Stage, read_stages
 from flows.stage_run import NUM_LAST_LINES, dvc_command, read_lines, stage_environment
-from flows.supervisor import supervised
 from flows.sweep_report import Result
 from flows.workspace import Checkout
 
@@ -249,28 +249,20 @@ class _Sweep:
         if self._is_ending.is_set():
             return "the sweep was ended"
         last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
-        process = subprocess.Popen(
-            supervised(dvc_command("--wait-for-lock", "repro", *targets)),
-            cwd=place.folder,
-            env={**stage_environment(), **place.environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._processes.add(process)
-        if self._is_ending.is_set():  # set before this one could be seen
-            process.terminate()
-        assert process.stdout is not None
-        try:
-            for line in read_lines(process.stdout):
-                last_lines.append(line)
-                self._logger.info(f"[{experiment.number}] {line}")
-            return None if process.wait() == 0 else _last_words(last_lines)
-        finally:
-            process.stdout.close()
-            process.wait()
-            self._processes.discard(process)
+        command = dvc_command("--wait-for-lock", "repro", *targets)
+        environment = {**stage_environment(), **place.environment()}
+        with under_supervisor(command, cwd=place.folder, env=environment) as process:
+            self._processes.add(process)
+            if self._is_ending.is_set():  # set before this one could be seen
+                process.terminate()
+            assert process.stdout is not None
+            try:
+                for line in read_lines(process.stdout):
+                    last_lines.append(line)
+                    self._logger.info(f"[{experiment.number}] {line}")
+                return None if process.wait() == 0 else _last_words(last_lines)
+            finally:
+                self._processes.discard(process)
 
     def _keep(self, experiment: Experiment, place: Checkout, plan: _Plan, error: str | None) -> Result:
         """Copy what the table is made of out of the checkout, which another experiment needs."""

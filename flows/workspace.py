@@ -11,13 +11,10 @@ Without git a run works in the project's folder itself, and puts settings back t
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager, suppress
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from captioning import home, params
 from captioning.outputs import alone_in, whole_file
@@ -25,7 +22,7 @@ from captioning.params import PARAMS_FILE
 from captioning.recipes import WEIGHTS
 from captioning.reproduction.checkout import share_dvc_settings
 from captioning.source_state import SOURCE_FILE
-from flows import checkout, library
+from flows import checkout, library, orphans
 from flows.checkout import BusyError
 from flows.git import (
     commit_file,
@@ -38,7 +35,6 @@ from flows.git import (
     uncommitted,
 )
 from flows.stage_run import dvc_command, stage_environment
-from flows.supervisor import grace_seconds
 
 DEFAULT_BRANCH = "captioning/retrain"
 BRANCH_VARIABLE = "CAPTIONING_RESULTS_BRANCH"
@@ -98,13 +94,13 @@ class Checkout:
     def prepare(self, revision: str, tip: str) -> None:
         """Make it the clean checkout of `revision` with the state that the last run left at `tip`.
 
-        Whatever a run that was killed left here is cleaned away; processes of it, which are ending, are waited for.
+        Whatever a run that was killed left here is cleaned away, processes of it too.
 
         Raises:
             ValueError: git refuses, or the revision has no DVC project.
         """
         self.revision, self._tip = revision, tip
-        wait_for_end(self.folder)
+        orphans.clear(self.folder)
         try:
             self._switch()
         except ValueError:  # there is none yet, or it was killed while it was made
@@ -315,6 +311,7 @@ def opened(
         if revision is not None:
             raise ValueError(f"revision is {revision!r}, but {project} is in no git repository with a commit")
         with checkout.alone(say if wait else None):
+            orphans.clear(project)
             for path in checkout.recover(PARAMS_FILE, SOURCE_FILE):
                 warn(f"{path} is put back: a run with other settings was killed")
             warn(f"{project} is no git repository: the run works in it, and is recorded without a revision")
@@ -374,26 +371,6 @@ def uncommitted_changes(project: Path) -> str | None:
         f"not committed, and so not in the run: {', '.join(paths[:NUM_NAMED])}{more}; "
         "`git commit` brings them into the next one"
     )
-
-
-def wait_for_end(folder: Path) -> None:
-    """Wait until what a killed run started in `folder` has ended, which its supervisor sees to.
-
-    Raises:
-        BusyError: it has not, long after its grace.
-    """
-    deadline = time.monotonic() + 2 * grace_seconds() + 10
-    while supervisors := [process.pid for process in psutil.process_iter() if _supervises(process, folder)]:
-        if time.monotonic() > deadline:
-            raise BusyError(f"processes {supervisors} of an earlier run still work in {folder}; end them")
-        time.sleep(0.2)
-
-
-def _supervises(process: psutil.Process, folder: Path) -> bool:
-    with suppress(psutil.Error):
-        if "flows.supervisor" in process.cmdline():
-            return process.cwd() == str(folder)
-    return False
 
 
 def _move_branch(folder: Path, branch: str, commit: str, message: str) -> None:

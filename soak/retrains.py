@@ -231,6 +231,11 @@ class Campaign:
             if "flows.supervisor" not in process.cmdline():
                 kill(process)
 
+    def kill_supervisor(self, run_id: str) -> None:
+        """Kill what watches over DVC, which leaves DVC and the stage without a parent."""
+        for process in self.find("flows.supervisor"):
+            kill(process)
+
     def cancel(self, run_id: str) -> None:
         """Cancel the run, as in the pages."""
         self.ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING"}})
@@ -298,7 +303,7 @@ def retrain(campaign: Campaign, number: int, num_runs: int, chance: random.Rando
     images = NUM_IMAGES + MORE_IMAGES * (number // MORE_EVERY)
     overrides = [f"train.seed={number}", f"download.num_images={images}"]
     stages = ALWAYS if number % MORE_EVERY else AFTER_NEW_DATA + ALWAYS
-    faults = ["kill_flow", "kill_stage", "kill_dvc", "cancel", "lock_records"]
+    faults = ["kill_flow", "kill_stage", "kill_dvc", "kill_supervisor", "cancel", "lock_records"]
     if number < num_runs / 2:
         faults += ["kill_server", "kill_schedule"]
     fault, stage = chance.choice(faults), chance.choice(stages)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sleepers import Sleepers
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,3 +76,12 @@ def prefect() -> Iterator[str]:
     quickly = {PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS: 1}
     with temporary_settings(quickly), prefect_test_harness(server_startup_timeout=int(LIMIT_SECONDS)):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture
+def sleepers() -> Iterator[Sleepers]:
+    """Processes that sleep for minutes; none outlives the test."""
+    sleepers = Sleepers()
+    yield sleepers
+    for process in sleepers.living():
+        process.kill()

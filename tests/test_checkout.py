@@ -18,7 +18,7 @@ from dvc.rwlock import rwlock
 from scratch_project import commit_all, make_project, make_repository, one_stage, run_git, wait_until
 
 from captioning import tracking
-from flows import checkout, workspace
+from flows import checkout, orphans, workspace
 from flows.checkout import BusyError
 from flows.supervisor import supervised
 from flows.workspace import Checkout
@@ -193,13 +193,14 @@ def test_a_checkout_that_is_none_is_made_anew_and_the_project_is_not_touched(
 def test_processes_of_a_killed_run_are_waited_for(repository: Path) -> None:
     place = prepared(repository)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    sleep = supervised([sys.executable, "-c", "import time; print('on', flush=True); time.sleep(1)"])
+    program = "import time; print('on', flush=True); time.sleep(1)"
+    sleep = supervised([sys.executable, "-c", program, "dvc"])  # which is known by this word
     with subprocess.Popen(sleep, cwd=place.folder, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         waiter = threading.Thread(target=process.wait)  # or it stays among the processes
         waiter.start()
-        workspace.wait_for_end(place.folder)
+        orphans.clear(place.folder)
         waiter.join()
         assert process.returncode == 0
 

@@ -5,16 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
+from sleepers import LIMIT_SECONDS, Sleepers, wait_until
 
 ROOT = Path(__file__).parents[1]
-LIMIT_SECONDS = 20.0
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="adoption of orphans is Linux's")
 
@@ -34,47 +30,6 @@ def run(*command: str, grace: str = "5") -> tuple[int, str]:
     with supervise(*command, grace=grace) as process:
         _, errors = process.communicate(timeout=LIMIT_SECONDS)
     return process.returncode, errors
-
-
-def wait_until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not claim():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
-class Sleepers:
-    """Processes that sleep for minutes, told from others by the exact time."""
-
-    def __init__(self) -> None:
-        self.seconds = f"300.{uuid.uuid4().int}"
-
-    def living(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if (
-                    process.cmdline()[:2] == ["sleep", self.seconds]
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    found.append(process)
-        return found
-
-    def family(self, before: str = "") -> list[str]:
-        """Return a command with four sleepers: itself, a child, and in their own sessions another and an orphan."""
-        sleep = f"sleep {self.seconds}"
-        return ["bash", "-c", f"{before} {sleep} & setsid {sleep} & (setsid {sleep} &); exec {sleep}"]
-
-    def wait_for(self, number: int) -> None:
-        wait_until(lambda: len(self.living()) == number)
-
-
-@pytest.fixture
-def sleepers() -> Iterator[Sleepers]:
-    sleepers = Sleepers()
-    yield sleepers
-    for process in sleepers.living():
-        process.kill()
 
 
 @pytest.mark.parametrize("code", [0, 7])
@@ -189,4 +144,5 @@ def test_a_grace_that_is_no_number_is_refused() -> None:
 def test_no_command_is_answered_with_the_usage() -> None:
     code, errors = run()
     assert code == 1
-    assert errors == "usage: python -m flows.supervisor [--parent=PID] [--limit=SECONDS] -- COMMAND...\n"
+    options = "[--parent=PID] [--limit=SECONDS] [--mark=WORD]"
+    assert errors == f"usage: python -m flows.supervisor {options} -- COMMAND...\n"
