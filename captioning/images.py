@@ -42,6 +42,10 @@ class BadImage(ValueError):
     """A picture that cannot be used; the message says why, in words fit for a table of reasons."""
 
 
+class TooManyPixels(BadImage):
+    """A picture that is larger than it may be, seen from its header."""
+
+
 class ImageFolder:
     """Read image bytes out of the archives and files of one folder.
 
@@ -82,45 +86,55 @@ def open_folder(folder: Path) -> ImageFolder:
     return ImageFolder(folder)
 
 
-def decode(encoded: bytes) -> np.ndarray:
+def decode(
+    encoded: bytes, *, max_pixels: int | None = None, formats: tuple[str, ...] | None = None
+) -> np.ndarray:
     """Decode any picture to uint8, H x W x 3, upright.
 
     EXIF orientation is applied; transparency is laid on white; 16-bit values are scaled to 8; of an animation
     the first frame is taken.
 
+    Args:
+        encoded: a file.
+        max_pixels: larger pictures are refused before they are decoded; `MAX_PIXELS` by default.
+        formats: Pillow's names of those that are read, such as PNG; by default every one that it knows.
+
     Raises:
-        BadImage: the bytes are empty, no picture, cut short, or more than `MAX_PIXELS`.
+        TooManyPixels: width x height is more than `max_pixels`.
+        BadImage: the bytes are empty, no picture, or cut short.
     """
     if not encoded:
         raise BadImage("the file is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF data beside a sound picture
-            return _decode(encoded)
+            return _decode(encoded, max_pixels or MAX_PIXELS, formats)
     except (BadImage, MemoryError):  # a machine short of memory says nothing about the picture
         raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"the picture is too large: {error}") from None
     except UnidentifiedImageError:  # its own message holds a memory address
         raise BadImage(f"not a picture: it begins with {encoded[:16]!r}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more for damaged files
         raise BadImage(f"not a readable picture: {error}".replace("\n", " ")) from None
 
 
-def _decode(encoded: bytes) -> np.ndarray:
+def _decode(encoded: bytes, max_pixels: int, formats: tuple[str, ...] | None) -> np.ndarray:
     if encoded.startswith(JPEG_BEGINS):
         with contextlib.suppress(ValueError):  # damaged: Pillow says how, or knows what to do
             height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
-            _refuse_too_large(width, height)
+            _refuse_too_large(width, height, max_pixels)
             if colours in PLAIN_COLOURS:
                 return _turned(simplejpeg.decode_jpeg(encoded), _orientation(encoded))
-    image: Image.Image = Image.open(io.BytesIO(encoded))  # reads the header only
-    _refuse_too_large(image.width, image.height)
+    image: Image.Image = Image.open(io.BytesIO(encoded), formats=formats)  # reads the header only
+    _refuse_too_large(image.width, image.height, max_pixels)
     image.load()
     return np.array(_to_rgb(ImageOps.exif_transpose(image)))
 
 
-def _refuse_too_large(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+def _refuse_too_large(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooManyPixels(f"{width} x {height} pixels are more than {max_pixels:,}")
 
 
 def _orientation(encoded: bytes) -> object:

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import socket
 import urllib.request
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,17 +26,25 @@ class PrivateAddress(OSError):
 
 def connector(*, allow_private_addresses: bool, connections_per_host: int = 0) -> "TCPConnector":
     """Return what makes aiohttp's connections, to public addresses only unless told otherwise; 0 is no limit."""
-    from aiohttp import TCPConnector
-
     proxies = _proxies()
+
+    def is_allowed(address: str, port: int) -> bool:
+        return allow_private_addresses or is_public(address) or (address, port) in proxies
+
+    return guarded_connector(is_allowed, limit_per_host=connections_per_host)
+
+
+def guarded_connector(is_allowed: Callable[[str, int], bool], **options: Any) -> "TCPConnector":
+    """Return what makes aiohttp's connections, to those IP addresses and ports only that `is_allowed`."""
+    from aiohttp import TCPConnector
 
     def open_socket(place: tuple[Any, Any, int, str, tuple[Any, ...]]) -> socket.socket:
         family, kind, protocol, _, (address, port, *_) = place
-        if not (allow_private_addresses or is_public(address) or (address, port) in proxies):
+        if not is_allowed(address, port):
             raise PrivateAddress(f"{address} is not an address of the public internet")
         return socket.socket(family, kind, protocol)
 
-    return TCPConnector(socket_factory=open_socket, limit=0, limit_per_host=connections_per_host)
+    return TCPConnector(socket_factory=open_socket, **{"limit": 0} | options)
 
 
 def is_public(address: str) -> bool:

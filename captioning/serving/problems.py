@@ -1,6 +1,7 @@
 """What is refused, as `application/problem+json` (RFC 9457): a status, what is wrong, and what to do."""
 
 import json
+import reprlib
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxdict, SHORT.maxlist, SHORT.maxstring, SHORT.maxother = 2, 3, 3, 80, 80
 
 
 class Problem(Exception):
@@ -82,5 +85,5 @@ def sentences(errors: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    """Return a value as a sentence can hold it, at no cost where it is a file in base64."""
+    return SHORT.repr(value)

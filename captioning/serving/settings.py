@@ -1,10 +1,28 @@
 """What the service may be told: every limit with its unit and default."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from captioning.params import Settings
+from captioning.serving.addresses import check_network, check_prefix
+
+
+def _words(value: Any) -> Any:
+    """Return the words of a text, separated by commas or spaces, as on a command line."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _numbers(value: Any) -> Any:
+    words = _words(value)
+    return tuple(int(word) for word in words) if isinstance(value, str) else words
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], BeforeValidator(_numbers)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(check_network)], ...], BeforeValidator(_words)]
+Prefixes = Annotated[tuple[Annotated[str, AfterValidator(check_prefix)], ...], BeforeValidator(_words)]
 
 
 class ServiceSettings(Settings):
@@ -30,3 +48,37 @@ class ServiceSettings(Settings):
     max_top: int = Field(10, ge=1, description="captions a picture")
 
     timeout_seconds: float = Field(30.0, gt=0, description="seconds a request may take, reading it included")
+    decode_seconds: float = Field(10.0, gt=0, description="seconds to decode a picture")
+    decoders: int = Field(
+        2, ge=1, description="pictures decoded at the same time, each in a process of its own"
+    )
+
+    fetch_urls: bool = Field(True, description="read pictures from any public http or https address")
+    fetch_seconds: float = Field(10.0, gt=0, description="seconds to fetch a picture")
+    fetch_ports: Numbers = Field((80, 443, 8080, 8443), description="ports that pictures are fetched from")
+    max_redirects: int = Field(3, ge=0, description="redirects followed from an address")
+    allowed_networks: Networks = Field(
+        (), description="networks such as 10.1.2.0/24 that pictures are fetched from, too, though not public"
+    )
+    storage_prefixes: Prefixes = Field(
+        (),
+        description="prefixes such as s3://bucket/folder/ that pictures are read from (also gs, az, https)",
+    )
+
+    keys_file: Path | None = Field(
+        None, description="file of API keys, one a line; CAPTIONING_API_KEYS in the environment has them, too"
+    )
+    requests_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="of each API key, or each client's address where there are none (default: any number)",
+    )
+    burst: int = Field(20, ge=1, description="requests that may come at once before the rate counts")
+    trusted_proxies: Networks = Field((), description="networks of proxies whose X-Forwarded-For is believed")
+    allowed_hosts: Words = Field(
+        (),
+        description="names that the service is reached by; local names and IP addresses always are allowed",
+    )
+    cors_origins: Words = Field(
+        (), description="origins such as https://example.org whose pages may use the service in a browser"
+    )
