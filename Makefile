@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTHON := $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup demo test check bench soak ui lock
+.PHONY: help setup demo test check bench soak ui page lock
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,9 @@ soak: setup ## fault campaigns: an hour of kills, and of retrains under them
 
 ui: setup ## Prefect and MLflow on this machine, addresses printed
 	@python -m flows.ui
+
+page: ## the web page of `captioning serve`, built from web/ anew (with Node 20 or later)
+	@cd web && npm ci --no-fund --no-audit && npm run build
 
 lock: setup ## resolve pyproject.toml anew into requirements.lock
 	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
