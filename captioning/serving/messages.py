@@ -35,6 +35,7 @@ class CaptionsRequest(Message):
     images: list[ImageSource] = Field(min_length=1)
     top: int = Field(1, ge=1, description="captions a picture")
     attention: bool = Field(False, description="also the words, and where the model looked at each")
+    preview: bool = Field(False, description="also a small copy of each picture that came by an address")
     models: list[str] = Field(
         [CHAMPION],
         min_length=1,
@@ -84,6 +85,7 @@ class CaptionedImage(Message):
     image: str
     error: Refusal | None
     answers: list[Answer]
+    preview: str | None = Field(None, description="a JPEG as a data: address, where it was asked for")
 
 
 class CaptionsResponse(Message):
