@@ -85,7 +85,8 @@ class CaptionedImage(Message):
     image: str
     error: Refusal | None
     answers: list[Answer]
-    preview: str | None = Field(None, description="a JPEG as a data: address, where it was asked for")
+    preview: str | None = None
+    """A JPEG as a data: address, where it was asked for."""
 
 
 class CaptionsResponse(Message):
