@@ -23,11 +23,12 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     import uvicorn
 
+    from captioning.serving import connections
     from captioning.serving.app import create_app
 
     settings = _settings(vars(options))
     app = create_app(settings)
-    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False)
+    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, **connections.options())
     return 0
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from captioning.images import BadImage, decode
-from captioning.serving import models, problems
+from captioning.serving import headers, models, problems
 from captioning.serving.messages import (
     CHALLENGER,
     CHAMPION,
@@ -43,6 +43,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     """
     app = FastAPI(title="captioning", docs_url=None, redoc_url=None)
     problems.install(app)
+    keys = headers.install(app, settings)
     served = {CHAMPION: models.load(settings.model, CHAMPION)}
     if settings.challenger:
         served[CHALLENGER] = models.load(settings.challenger, CHALLENGER)
@@ -73,7 +74,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             second_opinions=[],
             limits=Limits(**{key: getattr(settings, key) for key in Limits.model_fields}),
             can_search=False,
-            needs_key=False,
+            needs_key=keys.are_needed,
         )
 
     @app.post("/captions", response_model=CaptionsResponse)
