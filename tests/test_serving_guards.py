@@ -1,6 +1,5 @@
 """Who may use the service, from which page, by which name, how often; and what a browser may do with its answers."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,7 +178,7 @@ def test_keys_of_a_file_change_while_the_service_runs(tmp_path: Path) -> None:
     keys = Keys(file)
     keys.check(asked(x_api_key=FIRST))
     (tmp_path / "new").write_text(SECOND)
-    os.replace(tmp_path / "new", file)
+    (tmp_path / "new").replace(file)
     keys.check(asked(x_api_key=SECOND))
     with pytest.raises(Problem, match="holds a key that is not valid"):
         keys.check(asked(x_api_key=FIRST))
@@ -193,7 +192,7 @@ def test_keys_of_a_file_change_while_the_service_runs(tmp_path: Path) -> None:
 def test_a_key_that_can_be_guessed_or_a_file_without_keys_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="the file of API keys cannot be read.*correct keys_file"):
+    with pytest.raises(ValueError, match=r"the file of API keys cannot be read.*correct keys_file"):
         Keys(tmp_path / "absent")
     (tmp_path / "empty").write_text("# none yet\n")
     with pytest.raises(ValueError, match="holds no API key; write one a line"):

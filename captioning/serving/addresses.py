@@ -1,43 +1,16 @@
 """Which addresses a request may name: http and https on the public internet, and storage that a setting names."""
 
 import ipaddress
-import posixpath
 import re
 from collections.abc import Sequence
-from urllib.parse import unquote
 
 from yarl import URL
 
 from captioning.downloads.addresses import is_public
 from captioning.serving.problems import Problem
+from captioning.serving.setting_values import STORAGE_SCHEMES, WEB_SCHEMES, check_prefix, has_tricks
 
-WEB_SCHEMES = {"http", "https"}
-STORAGE_SCHEMES = {"s3", "gs", "az", "abfs", "abfss"}
-PREFIX = re.compile(rf"(?:{'|'.join(sorted(STORAGE_SCHEMES | WEB_SCHEMES))})://[^/?#\s]+(?:/[^?#\s]*)?")
 NOT_ALLOWED, NO_ADDRESS = "Address not allowed", "Not an address"
-
-
-def check_prefix(prefix: str) -> str:
-    """Return a setting's storage prefix, ending in a slash, so that `s3://a` does not stand for `s3://abc`.
-
-    Raises:
-        ValueError: it names no bucket, container or server.
-    """
-    if not PREFIX.fullmatch(prefix) or _has_tricks(prefix.partition("://")[2]):
-        schemes = ", ".join(sorted(STORAGE_SCHEMES | WEB_SCHEMES))
-        raise ValueError(
-            f"{prefix!r} is no storage prefix: expected SCHEME://BUCKET/FOLDER/ with one of {schemes}"
-        )
-    return prefix.rstrip("/") + "/"
-
-
-def check_network(network: str) -> str:
-    """Return a network as a setting names it, such as 10.1.2.0/24; an address stands for itself.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return str(ipaddress.ip_network(network))
 
 
 class Rules:
@@ -76,7 +49,7 @@ class Rules:
             Problem: 403, it lies under no prefix that is allowed.
         """
         scheme, path = _scheme(address), address.partition("://")[2]
-        if not path.isprintable() or _has_tricks(path) or not self._has_prefix(f"{scheme}://{path}"):
+        if not path.isprintable() or has_tricks(path) or not self._has_prefix(f"{scheme}://{path}"):
             raise Problem(403, self._refusal(address), title=NOT_ALLOWED)
         return scheme, path
 
@@ -127,7 +100,7 @@ class Rules:
 
     def _is_stored(self, url: URL) -> bool:
         """Return whether a web address lies under a prefix, wherever it came from: a signed one has a query, too."""
-        return not _has_tricks(url.raw_path) and self._has_prefix(f"{url.origin()}{url.raw_path}")
+        return not has_tricks(url.raw_path) and self._has_prefix(f"{url.origin()}{url.raw_path}")
 
     def _has_prefix(self, address: str) -> bool:
         return any(address.startswith(prefix) and address != prefix for prefix in self._prefixes)
@@ -155,19 +128,6 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _has_tricks(path: str) -> bool:
-    """Return whether a path may mean another one to someone who reads it again: `..`, encoded or not, `::`, a query."""
-    plain = path
-    while (decoded := unquote(plain)) != plain:
-        plain = decoded
-    folders = plain.removesuffix("/").split("/")
-    return (
-        any(sign in plain for sign in ("\\", "\0", "::", "?", "#"))
-        or any(folder in {"", ".", ".."} for folder in folders)
-        or posixpath.normpath(plain) != plain.removesuffix("/")
-    )
 
 
 def _short(address: str) -> str:

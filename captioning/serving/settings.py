@@ -1,28 +1,11 @@
 """What the service may be told: every limit with its unit and default."""
 
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
 from captioning.params import Settings
-from captioning.serving.addresses import check_network, check_prefix
-
-
-def _words(value: Any) -> Any:
-    """Return the words of a text, separated by commas or spaces, as on a command line."""
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
-def _numbers(value: Any) -> Any:
-    words = _words(value)
-    return tuple(int(word) for word in words) if isinstance(value, str) else words
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-Numbers = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], BeforeValidator(_numbers)]
-Networks = Annotated[tuple[Annotated[str, AfterValidator(check_network)], ...], BeforeValidator(_words)]
-Prefixes = Annotated[tuple[Annotated[str, AfterValidator(check_prefix)], ...], BeforeValidator(_words)]
+from captioning.serving.setting_values import Networks, Numbers, Opinions, Prefixes, Words
 
 
 class ServiceSettings(Settings):
@@ -64,6 +47,11 @@ class ServiceSettings(Settings):
         (),
         description="prefixes such as s3://bucket/folder/ that pictures are read from (also gs, az, https)",
     )
+
+    second_opinions: Opinions = Field(
+        (), description="other captioners, each NAME=KIND:ADDRESS, of the kinds azure, captioning and mlflow"
+    )
+    second_opinion_seconds: float = Field(10.0, gt=0, description="seconds another captioner may take")
 
     keys_file: Path | None = Field(
         None, description="file of API keys, one a line; CAPTIONING_API_KEYS in the environment has them, too"
