@@ -21,7 +21,11 @@ PROFILE = "profile.json"
 HYPOTHESES = "hypotheses.jsonl"
 """Of the test set, beside it; reports/hypotheses.jsonl when it was registered. Those of its run may be later ones."""
 
-CHAMPION = "SELECT version FROM registered_model_aliases WHERE name = :model AND alias = 'champion'"
+ALIAS = "SELECT version FROM registered_model_aliases WHERE name = :model AND alias = :alias"
+SCORES = (
+    "SELECT value FROM model_version_tags WHERE name = :model AND version = :version "
+    "AND key = 'captioning.scores'"
+)
 VERSION = (
     "SELECT v.storage_location, t.value FROM model_versions v LEFT JOIN model_version_tags t "
     "ON t.name = v.name AND t.version = v.version AND t.key = 'captioning.fingerprint' "
@@ -95,7 +99,7 @@ def champion_model(model_name: str) -> Path:
     Raises:
         ValueError: there is no champion (`NoChampionError`), or its files are gone.
     """
-    version = _champion_version(model_name)
+    version = version_called(model_name, "champion")
     if version is None:
         raise NoChampionError(
             f"{model_name} has no champion at {store.uri()}; `dvc repro` trains and registers one"
@@ -103,13 +107,25 @@ def champion_model(model_name: str) -> Path:
     return version_folder(model_name, version)
 
 
-def _champion_version(model_name: str) -> str | None:
+def version_called(model_name: str, alias: str) -> str | None:
+    """Return the version that has an alias, such as `champion`; None where no version has it."""
     if store.local_database() is None:
         found = store.client().search_registered_models(f"name = '{model_name}'")
-        version = found[0].aliases.get("champion") if found else None
+        version = found[0].aliases.get(alias) if found else None
         return None if version is None else str(version)
-    champion = _query(CHAMPION, model=model_name)
-    return None if champion is None else str(champion[0])
+    row = _query(ALIAS, model=model_name, alias=alias)
+    return None if row is None else str(row[0])
+
+
+def test_scores(model_name: str, version: str) -> dict[str, float]:
+    """Return what a version scored on its test set; nothing where its registration did not say."""
+    if store.local_database() is None:
+        found = store.client().search_model_versions(f"name = '{model_name}'")
+        text = {str(own.version): own.tags for own in found}.get(version, {}).get("captioning.scores")
+    else:
+        row = _query(SCORES, model=model_name, version=version)
+        text = None if row is None else row[0]
+    return {name: float(value) for name, value in json.loads(text or "{}").items()}
 
 
 def check_receipt(path: Path) -> str | None:

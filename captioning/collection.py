@@ -4,6 +4,8 @@ Words are stemmed (English), and articles, prepositions and the like left out. A
 its words, ranked by BM25; "words in quotes" must stand together, and -word must not occur.
 """
 
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,15 @@ import tantivy
 from captioning.caption_files import Row
 
 ANALYZER = "captions"
+NAMES = ("id", "path", "state", "made_by", "error")
+"""Fields with a value for programs, besides the captions."""
+OTHER_THAN_WORDS = re.compile(r"[^\w\s\"'-]")
+"""What a query has besides words, quotes and minus: Tantivy would read fields, ranges and weights in it."""
 OPEN, CLOSE = "\x02", "\x03"
 """Around a word that was found."""
 MAX_CHARACTERS = 10_000
 """Of a caption, in which words are marked."""
+OLD = "; where an earlier release made it, remove it and run `captioning index FOLDER` again"
 WRITER_BYTES = 50_000_000
 """Of memory, while pictures are added."""
 
@@ -30,6 +37,8 @@ class Found:
     """With `OPEN` and `CLOSE` around the words that were found."""
     score: float
     """BM25; higher is better."""
+    id: str
+    """Names the picture to those who need not know its path: the same as long as the path is."""
 
 
 class Collection:
@@ -45,14 +54,17 @@ class Collection:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         schema = tantivy.SchemaBuilder()
-        for name in ("path", "state", "made_by", "error"):
+        for name in NAMES:
             schema.add_text_field(name, stored=True, tokenizer_name="raw")
         schema.add_text_field("caption", stored=True, tokenizer_name=ANALYZER)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._index = tantivy.Index(schema.build(), path=str(folder))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} cannot be opened as a collection of captions: {error}") from None
+            hint = OLD if "schema" in str(error).lower() else ""
+            raise ValueError(
+                f"{folder} cannot be opened as a collection of captions: {error}{hint}"
+            ) from None
         self._index.register_tokenizer(ANALYZER, _analyzer())
 
     def __len__(self) -> int:
@@ -82,6 +94,7 @@ class Collection:
                 writer.delete_documents_by_term("path", row["image"])
                 writer.add_document(
                     tantivy.Document(
+                        id=[picture_id(row["image"])],
                         path=[row["image"]],
                         state=[states[row["image"]]],
                         made_by=[made_by],
@@ -97,7 +110,8 @@ class Collection:
 
     def search(self, query: str, *, top: int) -> list[Found]:
         """Return up to `top` pictures, the best first."""
-        parsed, _ = self._index.parse_query_lenient(query, ["caption"])
+        words = OTHER_THAN_WORDS.sub(" ", query).lower()  # in capitals AND, OR and NOT are operators
+        parsed, _ = self._index.parse_query_lenient(words, ["caption"])
         searcher = self._index.searcher()
         snippets = tantivy.SnippetGenerator.create(searcher, parsed, self._index.schema, "caption")
         snippets.set_max_num_chars(MAX_CHARACTERS)
@@ -106,15 +120,26 @@ class Collection:
             document = searcher.doc(address)
             captions = [_marked(snippets, text) for text in document["caption"]]
             best = max(captions, key=lambda caption: caption.count(OPEN))
-            found.append(Found(path=str(document["path"][0]), caption=best, score=float(score)))
+            path, own_id = str(document["path"][0]), str(document["id"][0])
+            found.append(Found(path=path, caption=best, score=float(score), id=own_id))
         return found
+
+    def find(self, picture_id: str) -> tuple[str, str] | None:
+        """Return path and state of the picture with an id; None if there is none."""
+        query = tantivy.Query.term_query(self._index.schema, "id", picture_id)
+        return next(((own["path"], own["state"]) for own in self._rows(query, 1)), None)
 
     def _rows(self, query: tantivy.Query, limit: int) -> Iterator[dict[str, str]]:
         """Yield what is known of pictures."""
         searcher = self._index.searcher()
         for _, address in searcher.search(query, limit).hits:
             document = searcher.doc(address)
-            yield {name: str(document[name][0]) for name in ("path", "state", "made_by", "error")}
+            yield {name: str(document[name][0]) for name in NAMES}
+
+
+def picture_id(path: str) -> str:
+    """Return what names the picture at a path."""
+    return hashlib.sha256(path.encode()).hexdigest()[:32]
 
 
 def _analyzer() -> tantivy.TextAnalyzer:

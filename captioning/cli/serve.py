@@ -1,7 +1,13 @@
-"""Caption pictures over HTTP, with a web page: the champion in service, and every later one without a restart."""
+"""Caption pictures over HTTP, with a web page: the champion in service, and every later one without a restart.
+
+SIGTERM and Ctrl-C end it once all that was accepted is answered.
+"""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captioning.serving.settings import ServiceSettings
 
 HELP = "serve captions over HTTP, with a web page"
 
@@ -11,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from captioning.serving.settings import ServiceSettings
 
     for name, field in ServiceSettings.model_fields.items():
-        default = "" if field.default is None else f" (default: {field.default})"
+        default = "" if field.default in (None, ()) else f" (default: {field.default})"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             metavar=name.rpartition("_")[2].upper(),
@@ -21,18 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    import uvicorn
-
-    from captioning.serving import connections
-    from captioning.serving.app import create_app
-
     settings = _settings(vars(options))
-    app = create_app(settings)
-    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, **connections.options())
+
+    from captioning.serving.app import create_app
+    from captioning.serving.server import serve
+
+    serve(create_app(settings), settings)
     return 0
 
 
-def _settings(stated: dict[str, Any]) -> Any:
+def _settings(stated: dict[str, Any]) -> "ServiceSettings":
     from pydantic import ValidationError
 
     from captioning.serving.settings import ServiceSettings

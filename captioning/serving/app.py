@@ -1,38 +1,36 @@
 """The application: routes."""
 
 import asyncio
-import base64
-import binascii
-import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import ValidationError
-from starlette.datastructures import UploadFile
 
-from captioning.images import BadImage, decode
-from captioning.serving import headers, models, problems
+from captioning.serving import headers, openapi, problems, searching
+from captioning.serving.access import CLIENT_GONE, Access
+from captioning.serving.body import Body
+from captioning.serving.interest import ClientGone, while_connected
+from captioning.serving.keys import Keys
 from captioning.serving.messages import (
-    CHALLENGER,
-    CHAMPION,
     Answer,
-    Attention,
-    Caption,
     CaptionedImage,
-    CaptionsRequest,
     CaptionsResponse,
-    Limits,
     ModelsResponse,
     Refusal,
-    ServedModel,
 )
-from captioning.serving.problems import Problem
+from captioning.serving.places import Places
+from captioning.serving.problems import Problem, refusals
+from captioning.serving.search import Search
+from captioning.serving.service import Service
 from captioning.serving.settings import ServiceSettings
 
 PAGE = Path(__file__).parent / "page"
+DESCRIPTION = """Captions of pictures: champion, challenger and second opinions; search in a captioned collection.
+
+What is refused is a problem (RFC 9457, `application/problem+json`) whose `detail` says what to do.
+"""
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -41,117 +39,103 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     Raises:
         ValueError: a model cannot be loaded.
     """
-    app = FastAPI(title="captioning", docs_url=None, redoc_url=None)
+    service, search = Service(settings), Search(settings)
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        async with service:
+            app.state.is_ready = True
+            yield
+
+    app = FastAPI(
+        title="captioning", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=running
+    )
+    app.state.is_ready, app.state.is_stopping = False, False
     problems.install(app)
     keys = headers.install(app, settings)
-    served = {CHAMPION: models.load(settings.model, CHAMPION)}
-    if settings.challenger:
-        served[CHALLENGER] = models.load(settings.challenger, CHALLENGER)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        return {"status": "ready"}
-
-    @app.get("/models")
-    async def models_in_service() -> ModelsResponse:
-        return ModelsResponse(
-            models=[
-                ServedModel(
-                    model=own.role,
-                    name=own.name,
-                    version=own.version,
-                    attends=True,
-                    method=own.generation.method,
-                    scores={},
-                    loaded_at=own.loaded_at,
-                )
-                for own in served.values()
-            ],
-            second_opinions=[],
-            limits=Limits(**{key: getattr(settings, key) for key in Limits.model_fields}),
-            can_search=False,
-            needs_key=keys.are_needed,
-        )
-
-    @app.post("/captions", response_model=CaptionsResponse)
-    async def captions(request: Request) -> Response:
-        wanted, images = await _read(request)
-        answered = await asyncio.to_thread(_caption_all, served, wanted, images)
-        return JSONResponse(CaptionsResponse(images=answered).model_dump())
-
+    _add_health(app, service)
+    _add_models(app, service, search, keys)
+    _add_captions(app, service)
+    searching.install(app, search, settings)
+    openapi.complete(app)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.add_middleware(Access, measures=service.measures)
     return app
 
 
-async def _read(request: Request) -> tuple[CaptionsRequest, list[tuple[str, bytes | None]]]:
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        form = await request.form()
-        files = [own for own in form.getlist("images") if isinstance(own, UploadFile)]
-        urls = [{"url": str(own)} for own in form.getlist("urls")]
-        values: dict[str, Any] = {
-            "images": urls or [{"url": "-"}],
-            "top": int(str(form.get("top", "1"))),
-            "attention": form.get("attention", "false") == "true",
-            "models": [str(own) for own in form.getlist("models")] or [CHAMPION],
-        }
-        wanted = CaptionsRequest.model_validate(values)
-        return wanted, [(own.filename or "image", await own.read()) for own in files]
-    try:
-        wanted = CaptionsRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise Problem(422, problems.sentences(error.errors())) from None
-    images: list[tuple[str, bytes | None]] = []
-    for number, own in enumerate(wanted.images, start=1):
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """200 while the process lives."""
+        return {"status": "alive"}
+
+    @app.get("/readyz", tags=["health"], responses=refusals(503))
+    async def readyz() -> dict[str, str]:
+        """200 while it takes requests."""
+        if app.state.is_stopping or not app.state.is_ready:
+            raise Problem(503, "the service is starting or stopping; ask again", title="Not ready")
+        return {"status": "ready"}
+
+    @app.get("/metrics", tags=["health"], response_class=Response)
+    async def metrics() -> Response:
+        """Counts and times for Prometheus."""
+        return Response(service.measures.text(), media_type=service.measures.content_type)
+
+
+def _add_models(app: FastAPI, service: Service, search: Search, keys: Keys) -> None:
+    @app.get("/models", tags=["captions"])
+    async def models() -> ModelsResponse:
+        """Who captions, and within which limits."""
+        return service.described(can_search=search.is_there(), needs_key=keys.are_needed)
+
+
+def _add_captions(app: FastAPI, service: Service) -> None:
+    settings = service.settings
+    held = Places(settings.max_memory_bytes, "bytes of requests are in work", lambda: 0.0)
+
+    @app.post(
+        "/captions",
+        tags=["captions"],
+        response_model=CaptionsResponse,
+        responses=refusals(400, 401, 403, 413, 415, 422, 424, 429, 502, 503, 504),
+        openapi_extra=openapi.CAPTIONS_BODY,
+    )
+    async def captions(request: Request) -> Response:
+        """Caption pictures: files of a form, files in base64, or addresses."""
         try:
-            encoded = base64.b64decode(own.base64 or "", validate=True)
-        except (binascii.Error, ValueError):
-            encoded = b""
-        images.append((own.name or own.url or f"image {number}", encoded))
-    return wanted, images
-
-
-def _caption_all(
-    served: dict[str, models.LoadedModel], wanted: CaptionsRequest, images: list[tuple[str, bytes | None]]
-) -> list[CaptionedImage]:
-    return [_caption(served, wanted, name, encoded or b"") for name, encoded in images]
-
-
-def _caption(
-    served: dict[str, models.LoadedModel], wanted: CaptionsRequest, name: str, encoded: bytes
-) -> CaptionedImage:
-    try:
-        pixels = decode(encoded)
-    except BadImage as error:
-        refusal = Refusal(status=415, title="Not a picture", detail=str(error))
-        return CaptionedImage(image=name, error=refusal, answers=[])
-    answers = []
-    for role in wanted.models:
-        model = served[role]
-        (hypotheses,) = model.captioner.caption(
-            [pixels], model.generation, top=wanted.top, with_attention=wanted.attention
-        )
-        height, width = model.captioner.encoder.grid
-        answers.append(
-            Answer(
-                model=role,
-                name=model.name,
-                version=model.version,
-                captions=[
-                    Caption(
-                        text=own.text,
-                        probability=math.exp(own.log_probability),
-                        words=own.words if wanted.attention else None,
-                        attention=Attention(height=height, width=width, weights=own.attention)
-                        if own.attention is not None
-                        else None,
-                    )
-                    for own in hypotheses
-                ],
+            async with asyncio.timeout(settings.timeout_seconds):
+                return _answer(await _captioned(request))
+        except TimeoutError:
+            seconds = settings.timeout_seconds
+            sentence = (
+                f"the request was not answered within {seconds:g} s; send fewer pictures, or send it later"
             )
-        )
-    return CaptionedImage(image=name, error=None, answers=answers)
+            raise Problem(504, sentence, title="Took too long") from None
+        except ClientGone:
+            return Response(status_code=CLIENT_GONE)
+
+    async def _captioned(request: Request) -> list[CaptionedImage]:
+        body = Body(request, max_bytes=settings.max_request_bytes, max_images=settings.max_images, held=held)
+        with body:
+            wanted = await body.read()
+            request.state.noted = {"pictures": len(wanted.pictures), "models": wanted.models}
+            return await while_connected(request, service.caption(wanted))
+
+
+def _answer(images: list[CaptionedImage]) -> Response:
+    """Return the captions; a problem where there are none at all."""
+    reasons = [own.error or _failure(own.answers) for own in images]
+    if all(reasons):
+        first = reasons[0]
+        assert first is not None, "all are there"
+        listed = [own.model_dump() for own in images]
+        raise Problem(first.status, first.detail, title=first.title, images=listed)
+    content = CaptionsResponse(images=images).model_dump_json()
+    return Response(content, media_type="application/json")
+
+
+def _failure(answers: Sequence[Answer]) -> Refusal | None:
+    """Return why no model of ours has captioned a picture; what a second opinion lacks is its own answer's error."""
+    errors = [own.error for own in answers]
+    return errors[0] if all(error and error.status == 500 for error in errors) else None

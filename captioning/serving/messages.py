@@ -1,6 +1,6 @@
 """What requests and answers look like; the OpenAPI page shows these with their examples."""
 
-from typing import Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -36,7 +36,7 @@ class CaptionsRequest(Message):
     top: int = Field(1, ge=1, description="captions a picture")
     attention: bool = Field(False, description="also the words, and where the model looked at each")
     preview: bool = Field(False, description="also a small copy of each picture that came by an address")
-    models: list[str] = Field(
+    models: list[Annotated[str, Field(max_length=100)]] = Field(
         [CHAMPION],
         min_length=1,
         max_length=8,
@@ -105,6 +105,9 @@ class ServedModel(Message):
     method: str
     scores: dict[str, float]
     loaded_at: str
+    newer_version_failed: bool = Field(
+        False, description="the registry names another version, which could not be loaded; the log says why"
+    )
 
 
 class Limits(Message):
@@ -158,11 +161,3 @@ class ProblemBody(BaseModel):
     status: int
     detail: str
     images: list[CaptionedImage] | None = None
-
-
-EXAMPLE_REQUEST: dict[str, Any] = {
-    "images": [{"url": "https://example.com/photo.jpg"}, {"base64": "iVBORw0KGgo...", "name": "square.png"}],
-    "top": 3,
-    "attention": False,
-    "models": [CHAMPION],
-}

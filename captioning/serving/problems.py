@@ -76,6 +76,12 @@ def install(app: FastAPI) -> None:
         return Problem(422, sentences(error.errors())).response()
 
 
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how the OpenAPI document describes refusals with these statuses."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
 def sentences(errors: Any) -> str:
     """Return pydantic's findings as text: where, what, and the value, cut where it is long."""
     return "; ".join(

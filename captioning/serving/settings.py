@@ -20,6 +20,13 @@ class ServiceSettings(Settings):
     challenger: str | None = Field(
         None, description="a second registered model or folder, captioning beside the champion where asked"
     )
+    shadow_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the pictures that the challenger captions unseen, to be compared",
+    )
+    poll_seconds: float = Field(10.0, gt=0, description="seconds between two looks for a new champion")
     collection: Path | None = Field(
         None, description="folder that `captioning index` wrote (default: collection of this home)"
     )
@@ -30,7 +37,27 @@ class ServiceSettings(Settings):
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of a picture, width times height")
     max_top: int = Field(10, ge=1, description="captions a picture")
 
+    max_found: int = Field(100, ge=1, description="pictures a search")
+    max_memory_bytes: int = Field(
+        512_000_000, ge=1, description="bytes of the bodies of all requests at a time; further ones get 503"
+    )
+
+    max_queue: int = Field(
+        256, ge=1, description="pictures accepted and not yet answered; further requests get 503"
+    )
+    batch_size: int = Field(16, ge=1, description="pictures captioned together at most")
+    batch_wait_seconds: float = Field(
+        0.0, ge=0, le=1, description="seconds a batch that is not full waits for more pictures"
+    )
+    batches_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="batches captioned at the same time (default: 1 on a GPU, else 1 a core, up to 4)",
+    )
     timeout_seconds: float = Field(30.0, gt=0, description="seconds a request may take, reading it included")
+    stop_seconds: float = Field(
+        30.0, gt=0, description="seconds that requests in work may still take once the service is told to end"
+    )
     decode_seconds: float = Field(10.0, gt=0, description="seconds to decode a picture")
     decoders: int = Field(
         2, ge=1, description="pictures decoded at the same time, each in a process of its own"
