@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from fastapi.staticfiles import StaticFiles
 
 from captioning.serving import headers, openapi, problems, searching
 from captioning.serving.access import CLIENT_GONE, Access
@@ -20,13 +18,13 @@ from captioning.serving.messages import (
     ModelsResponse,
     Refusal,
 )
+from captioning.serving.page_files import PageFiles
 from captioning.serving.places import Places
 from captioning.serving.problems import Problem, refusals
 from captioning.serving.search import Search
 from captioning.serving.service import Service
 from captioning.serving.settings import ServiceSettings
 
-PAGE = Path(__file__).parent / "page"
 DESCRIPTION = """Captions of pictures: champion, challenger and second opinions; search in a captioned collection.
 
 What is refused is a problem (RFC 9457, `application/problem+json`) whose `detail` says what to do.
@@ -58,8 +56,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     _add_captions(app, service)
     searching.install(app, search, settings)
     openapi.complete(app)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.mount("/", PageFiles())
     app.add_middleware(Access, measures=service.measures)
     return app
 

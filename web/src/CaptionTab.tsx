@@ -50,15 +50,15 @@ export function CaptionTab({ queue, models, say, onKey }: Props) {
           <Heading level={2} ref={heading} tabIndex={-1} className={pictures.length ? "" : "hidden"}>
             {many(pictures.length, "picture")}
           </Heading>
+          {pictures.some(({ state }) => state.is === "done" && attends(state.answers)) && (
+            <p className="hint">Point at a word, or tap it, to see where the model looked. The bars compare captions of one model.</p>
+          )}
           {pictures.length > 1 && (
             <Button className="button quiet" onPress={() => queue.clear()}>
               Remove all from this page
             </Button>
           )}
         </div>
-        {pictures.some(({ state }) => state.is === "done" && attends(state.answers)) && (
-          <p className="hint">Point at a word, or tap it, to see where the model looked. The bars compare captions of one model.</p>
-        )}
         {pictures.map((own) => (
           <PictureCard
             key={own.id}

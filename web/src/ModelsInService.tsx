@@ -16,7 +16,7 @@ export function ModelsInService({ models }: { models: Models }) {
           <span>
             In service: <span className="models-name">{fullName(champion)}</span>
           </span>
-          <span className="models-scores">{shortScores(champion)}</span>
+          {shortScores(champion) && <span className="models-scores">{shortScores(champion)}</span>}
           <span className="hidden">, all scores</span>
           <span className="chevron" aria-hidden="true" />
         </Button>

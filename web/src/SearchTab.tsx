@@ -39,7 +39,7 @@ export function SearchTab({ query, onQuery, say }: Props) {
   }, [query, say]);
   return (
     <>
-      <SearchField className="field search" value={query} onChange={onQuery} autoFocus>
+      <SearchField className="field search" value={query} onChange={onQuery}>
         <Label>Find pictures by what is in them</Label>
         <div className="search-box">
           <Input placeholder="person sitting on a bench" />

@@ -6,7 +6,7 @@ const percentFormat = new Intl.NumberFormat("en", { style: "percent", maximumSig
 const numberFormat = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const timeFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-export const percent = (share: number) => (share < 0.0001 ? "under 0.01%" : percentFormat.format(share));
+export const percent = (share: number) => (share < 1e-6 ? "under 0.0001%" : percentFormat.format(share));
 export const megabytes = (count: number) => numberFormat.format(count / 1e6);
 export const bytes = (count: number) => (count < 1e5 ? `${numberFormat.format(count / 1e3)} kB` : `${megabytes(count)} MB`);
 export const pixels = (count: number) => `${numberFormat.format(count / 1e6)} megapixels`;
