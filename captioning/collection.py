@@ -70,6 +70,10 @@ class Collection:
     def __len__(self) -> int:
         return int(self._index.searcher().num_docs)
 
+    def reload(self) -> None:
+        """See what another process has written since."""
+        self._index.reload()
+
     def states(self, folder: str) -> dict[str, tuple[str, str]]:
         """Return state and `made_by` of each picture below a folder, by path; one with an error has no state."""
         return {

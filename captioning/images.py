@@ -20,6 +20,9 @@ MAX_BYTES = 100_000_000
 """Larger members of an archive are not unpacked."""
 MAX_EXPANSION = 200
 """Nor are those of more than a megabyte that unpack to so many times their size."""
+COMMON_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+"""Pillow's names of what people have pictures in. Others of its formats start programs (EPS) or are obscure: whoever
+reads files of strangers names these to `decode`."""
 JPEG_BEGINS = b"\xff\xd8\xff"
 PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
 """Of JPEG files that simplejpeg decodes as Pillow does, pixel for pixel; not so CMYK."""

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING
@@ -81,10 +82,21 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def read(names: Sequence[str], *, allow_private_addresses: bool) -> Iterator[bytes | OSError]:
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much is done for a picture behind an address."""
+
+    max_bytes: int = MAX_BYTES
+    max_seconds: float = MAX_SECONDS
+    retries: int = RETRIES
+
+
+def read(
+    names: Sequence[str], *, allow_private_addresses: bool, bounds: Bounds | None = None
+) -> Iterator[bytes | OSError]:
     """Yield the bytes of each picture, or why there are none, in order; addresses are fetched several at a time."""
     addresses = [name for name in names if is_address(name)]
-    fetched = _fetch(addresses, allow_private_addresses=allow_private_addresses) if addresses else iter(())
+    fetched = _fetch(addresses, allow_private_addresses, bounds or Bounds()) if addresses else iter(())
     for name in names:
         yield next(fetched) if is_address(name) else _read_file(name)
 
@@ -99,7 +111,9 @@ def _read_file(name: str) -> bytes | OSError:
         return error if isinstance(error, OSError) else OSError(str(error))
 
 
-def _fetch(addresses: Sequence[str], *, allow_private_addresses: bool) -> Iterator[bytes | OSError]:
+def _fetch(
+    addresses: Sequence[str], allow_private_addresses: bool, bounds: Bounds
+) -> Iterator[bytes | OSError]:
     """Yield what addresses answer, in order, while a thread of its own fetches the next ones."""
     outcomes: Queue[Outcome | BaseException] = Queue(PICTURES_AHEAD)
 
@@ -115,11 +129,13 @@ def _fetch(addresses: Sequence[str], *, allow_private_addresses: bool) -> Iterat
         ) as session:
 
             async def attempt(url: str) -> Picture:
-                return await fetch_image(session, url, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+                return await fetch_image(
+                    session, url, max_bytes=bounds.max_bytes, max_seconds=bounds.max_seconds
+                )
 
             connections = Connections(
                 attempt,
-                retries=RETRIES,
+                retries=bounds.retries,
                 num_connections=NUM_CONNECTIONS,
                 connections_per_host=CONNECTIONS_PER_HOST,
             )

@@ -1,13 +1,18 @@
 """The entry point of a registered model: MLflow copies this file into it and runs it wherever it is served.
 
-`{"inputs": ["<an image file in base64>", ...]}` gives one row an image, in the order given, the best first:
-`{"captions": [{"text": ..., "probability": ...}, ...], "error": null}`. A picture that cannot be read has no
-captions and the reason as its error; the others are captioned all the same.
+`{"inputs": ["<an image file in base64>", "https://example.com/photo.jpg", ...]}` gives one row an image, in the order
+given, the best first: `{"captions": [{"text": ..., "probability": ...}, ...], "error": null}`. A picture that cannot be
+read has no captions and the reason as its error; the others are captioned all the same.
+
+Addresses are fetched from the public internet only, and from private networks, too, where the environment says
+CAPTIONING_ALLOW_PRIVATE_ADDRESSES=true.
 """
 
 import base64
 import binascii
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +20,16 @@ import mlflow
 import numpy as np
 from pydantic import BaseModel
 
-from captioning.images import BadImage, decode
+from captioning import picture_sources
+from captioning.images import COMMON_FORMATS, BadImage, decode
 
 IMAGES_PER_BATCH = 32
 """Bounds the memory of a large request."""
 MAX_IMAGE_BYTES = 64 * 2**20
 """A larger file is refused before it is decoded."""
+BOUNDS = picture_sources.Bounds(max_bytes=MAX_IMAGE_BYTES, max_seconds=20.0, retries=1)
+PRIVATE_VARIABLE = "CAPTIONING_ALLOW_PRIVATE_ADDRESSES"
+WHITE_SPACE = str.maketrans("", "", " \t\r\n")
 
 
 class Caption(BaseModel):
@@ -55,13 +64,15 @@ class CaptioningModel(mlflow.pyfunc.PythonModel):
             rows += self._caption(model_input[begin : begin + IMAGES_PER_BATCH])
         return rows
 
-    def _caption(self, encoded: list[str]) -> list[Row]:
+    def _caption(self, texts: list[str]) -> list[Row]:
         rows: list[Row] = []
         images: dict[int, np.ndarray] = {}
-        for position, text in enumerate(encoded):
+        for position, encoded in enumerate(_files(texts)):
             rows.append(Row(captions=[]))
             try:
-                images[position] = decode(_bytes(text))
+                if isinstance(encoded, BadImage):
+                    raise encoded
+                images[position] = decode(encoded, formats=COMMON_FORMATS)
             except BadImage as error:
                 rows[position].error = str(error)
         if not images:
@@ -76,13 +87,45 @@ class CaptioningModel(mlflow.pyfunc.PythonModel):
         return rows
 
 
+def _files(texts: list[str]) -> Iterator[bytes | BadImage]:
+    """Yield the file of each picture, or why there is none, in order."""
+    is_private_allowed = os.environ.get(PRIVATE_VARIABLE, "").lower() == "true"
+    addresses = [text for text in texts if _is_web_address(text)]
+    fetched = picture_sources.read(addresses, allow_private_addresses=is_private_allowed, bounds=BOUNDS)
+    for text in texts:
+        try:
+            yield _fetched(next(fetched)) if _is_web_address(text) else _bytes(text)
+        except BadImage as error:
+            yield error
+
+
+def _is_web_address(text: str) -> bool:
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def _fetched(outcome: bytes | OSError) -> bytes:
+    if isinstance(outcome, bytes):
+        return outcome
+    if getattr(outcome, "reason", "") == "private-address":
+        raise BadImage("the address does not lead to the public internet; send the picture itself")
+    raise BadImage(str(outcome))
+
+
 def _bytes(text: str) -> bytes:
     if len(text) * 3 // 4 > MAX_IMAGE_BYTES:
         raise BadImage(f"the file is larger than {MAX_IMAGE_BYTES:,} bytes")
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(_after_data(text).translate(WHITE_SPACE), validate=True)
     except (binascii.Error, ValueError):
-        raise BadImage("not base64: send the bytes of an image file, encoded in base64") from None
+        raise BadImage(
+            "not base64: send the bytes of an image file, encoded in base64, or an http or https address"
+        ) from None
+
+
+def _after_data(text: str) -> str:
+    """Return the base64 of a `data:image/png;base64,...`, as browsers write it."""
+    beginning, has_comma, _ = text[:200].partition(",")
+    return text[len(beginning) + 1 :] if has_comma and beginning.startswith("data:") else text
 
 
 mlflow.models.set_model(CaptioningModel())

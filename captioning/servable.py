@@ -8,12 +8,14 @@ from typing import Any
 from captioning import encoders, store
 
 RUNTIME = (
+    "aiohttp",
     "mlflow",
     "numpy",
     "pillow",
     "pydantic",
     "ruamel-yaml",
     "safetensors",
+    "simplejpeg",
     "torch",
     "torchvision",
     "tqdm",

@@ -688,7 +688,7 @@ def test_the_logged_model_captions_with_the_code_it_carries(project: Project, tm
     assert file == str(tmp_path / "model" / "code" / "captioning" / "captioner.py")
     assert [row["error"] for row in rows[:2]] == [
         None,
-        "not base64: send the bytes of an image file, encoded in base64",
+        "not base64: send the bytes of an image file, encoded in base64, or an http or https address",
     ]
     assert rows[2]["error"].startswith("not a ")
     first, second = rows[0]["captions"]

@@ -46,5 +46,7 @@ def _settings(stated: dict[str, Any]) -> "ServiceSettings":
         return ServiceSettings.model_validate_strings(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if not first["loc"]:  # of several settings together
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
         option = f"--{str(first['loc'][0]).replace('_', '-')}"
         raise ValueError(f"{option}: {first['msg']}, got {first['input']!r}") from None

@@ -135,8 +135,8 @@ class Body:
             form = await parser.parse()
         except MultiPartException as error:
             raise _unreadable(error.message) from None
-        except (KeyError, ValueError) as error:  # no boundary, or one that is no text
-            raise _unreadable(f"its boundary is missing or wrong: {error}") from None
+        except (LookupError, ValueError) as error:  # no boundary, or an unknown charset
+            raise _unreadable(f"its content-type is wrong: {error}") from None
         try:
             return await _of_form(form, self._max_images)
         finally:

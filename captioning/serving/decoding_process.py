@@ -15,10 +15,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from captioning.images import JPEG_BEGINS, BadImage, TooManyPixels, decode
-
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
-"""Pillow's names of what is read: what people have pictures in. Others of its formats start programs or are obscure."""
+from captioning.images import COMMON_FORMATS, JPEG_BEGINS, BadImage, TooManyPixels, decode
 
 QUESTION = struct.Struct("!Q")
 """Bytes of the file."""
@@ -74,7 +71,7 @@ def _answer(encoded: bytes, max_pixels: int) -> tuple[int, int, int, memoryview]
     try:
         _refuse_many_scans(encoded)
         _refuse_large_tiles(encoded, max_pixels)
-        pixels = np.ascontiguousarray(decode(encoded, max_pixels=max_pixels, formats=FORMATS))
+        pixels = np.ascontiguousarray(decode(encoded, max_pixels=max_pixels, formats=COMMON_FORMATS))
     except TooManyPixels as error:
         return _refusal(TOO_LARGE, str(error))
     except BadImage as error:

@@ -1,6 +1,7 @@
 """The collection that `captioning index` wrote, as the service searches it: by words and by id, never by path."""
 
 import io
+import logging
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -13,6 +14,8 @@ from captioning.images import BadImage, decode
 from captioning.serving.messages import CaptionPart, FoundImage
 from captioning.serving.problems import Problem
 from captioning.serving.settings import ServiceSettings
+
+LOG = logging.getLogger(__name__)
 
 THUMBNAIL_PIXELS = 256
 """Of the longer side."""
@@ -33,6 +36,7 @@ class Search:
         self._max_pixels = settings.max_pixels
         self._lock = threading.Lock()
         self._opened: Collection | None = None
+        self._written = 0
         self._thumbnails: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 
     def is_there(self) -> bool:
@@ -76,13 +80,17 @@ class Search:
                 404, "there is no collection to search; `captioning index FOLDER` on the server makes one"
             )
         with self._lock:
-            if self._opened is None:
-                try:
+            written = (self._folder / "meta.json").stat().st_mtime_ns
+            try:
+                if self._opened is None:
                     self._opened = open_for_search(self._folder)
-                except ValueError as error:
-                    raise Problem(
-                        404, "the collection cannot be opened; `captioning search` on the server says why"
-                    ) from error
+                elif written != self._written:
+                    self._opened.reload()
+            except ValueError as error:
+                LOG.error("the collection cannot be opened", extra={"reason": str(error)})
+                sentence = "the collection cannot be opened; `captioning search` on the server says why"
+                raise Problem(404, sentence) from None
+            self._written = written
             return self._opened
 
     def _kept(self, key: tuple[str, str]) -> bytes | None:

@@ -1,8 +1,9 @@
 """What the service may be told: every limit with its unit and default."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from captioning.params import Settings
 from captioning.serving.setting_values import Networks, Numbers, Opinions, Prefixes, Words
@@ -15,10 +16,12 @@ class ServiceSettings(Settings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen at; 0 is any free one")
 
     model: str | None = Field(
-        None, description="registered model or folder (default: register.model_name of params.yaml)"
+        None,
+        description="NAME, NAME@ALIAS or NAME/VERSION of the registry, or a folder (default: the champion of "
+        "register.model_name in params.yaml)",
     )
     challenger: str | None = Field(
-        None, description="a second registered model or folder, captioning beside the champion where asked"
+        None, description="a second model, named as the first, that captions beside it where asked"
     )
     shadow_share: float = Field(
         0.0,
@@ -97,3 +100,16 @@ class ServiceSettings(Settings):
     cors_origins: Words = Field(
         (), description="origins such as https://example.org whose pages may use the service in a browser"
     )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.shadow_share and not self.challenger:
+            raise ValueError("--shadow-share needs a --challenger, who captions in the champion's shadow")
+        for larger, smaller in (("max_queue", "max_images"), ("max_memory_bytes", "max_request_bytes")):
+            if getattr(self, larger) < getattr(self, smaller):
+                one, other = (f"--{name.replace('_', '-')}" for name in (larger, smaller))
+                raise ValueError(
+                    f"{one} ({getattr(self, larger):,}) is less than {other} ({getattr(self, smaller):,}), so a whole "
+                    "request might never be taken: raise the one, or lower the other"
+                )
+        return self
