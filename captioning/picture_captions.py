@@ -15,7 +15,6 @@ import torch
 from captioning import picture_sources
 from captioning.caption_files import Row
 from captioning.captioner import AnyCaptioner, Captioner
-from captioning.figures import attention_sheet
 from captioning.generation import GenerationSettings
 from captioning.images import BadImage, decode
 from captioning.records import Hypothesis
@@ -142,6 +141,8 @@ class _Sheets:
             raise ValueError(
                 "--attention: this model's decoder does not attend, so it has no attention to draw"
             )
+        from captioning.figures import attention_sheet  # and pandas with it
+
         stem = Path(name.partition("?")[0]).stem
         self._num_of[stem] += 1
         number = f"-{self._num_of[stem]}" if self._num_of[stem] > 1 else ""

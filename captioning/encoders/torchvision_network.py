@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torchvision
 from torch import fx, nn
 from torch.fx.experimental import optimization
-from torchvision.models.vision_transformer import interpolate_embeddings
 
+from captioning.encoders import light_import
 from captioning.encoders.image_encoder import ImageEncoder, load, stages, tokens_to_grid
+
+torchvision = light_import.torchvision()
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -194,5 +195,6 @@ def _renamed(network: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str,
     }
     if isinstance(network, torchvision.models.VisionTransformer) and "encoder.pos_embedding" in renamed:
         renamed["encoder.pos_embedding"] = renamed["encoder.pos_embedding"].float()
+        interpolate_embeddings = torchvision.models.vision_transformer.interpolate_embeddings
         renamed = interpolate_embeddings(network.image_size, network.patch_size, renamed)
     return renamed
