@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.comparison import Comparison
+from bench.first_caption import first_caption_seconds
 from bench.generation import (
     beam_decode_vs_tutorial,
     beam_vs_bound,
     beam_vs_tutorial,
     evaluate_vs_tutorial,
 )
+from bench.http import http_vs_sequential
 from bench.metrics import meteor_seconds, metrics_seconds
 from bench.noop import noop_repro
 from bench.photographs import Unavailable
@@ -45,6 +47,8 @@ MEASUREMENTS: dict[str, Callable[[], Comparison]] = {
         meteor_seconds,
         noop_repro,
         search_milliseconds,
+        http_vs_sequential,
+        first_caption_seconds,
     )
 }
 REPORT = Path("reports/bench.json")

@@ -158,13 +158,24 @@ def test_too_many_pictures_are_refused_with_the_time_to_come_again() -> None:
     places.take(3)
     with pytest.raises(
         Problem,
-        match=r"the service is busy: 3 of 4 pictures are being captioned, and this request needs 2; "
+        match=r"the service is busy: 3 pictures are being captioned, at most 4, and this request needs 2; "
         r"send it again in 10 s",
     ) as refused:
         places.take(2)
     assert refused.value.status == 503 and refused.value.headers == {"Retry-After": "10"}
     places.give_back(1)
     places.take(2)
+
+
+def test_pictures_that_would_come_too_late_are_refused_at_once() -> None:
+    places = Places(100, "pictures are being captioned", lambda: 1.0, max_seconds=5)
+    places.take(4)
+    with pytest.raises(
+        Problem, match="4 pictures are being captioned, at most 100, and this request needs 2"
+    ):
+        places.take(2)
+    places.give_back(4)
+    places.take(16)  # alone it is always tried
 
 
 # --- shadow

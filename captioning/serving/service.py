@@ -25,6 +25,9 @@ from captioning.serving.settings import ServiceSettings
 from captioning.serving.shadowing import Shadow
 from captioning.serving.takeover import Takeover
 
+LATEST = 0.8
+"""Of the time that a request may take: pictures that would be captioned later are not accepted."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
@@ -85,7 +88,10 @@ class Service:
             measures=self.measures,
         )
         self._places = Places(
-            settings.max_queue, "pictures are being captioned", lambda: self._batches.seconds_each
+            settings.max_queue,
+            "pictures are being captioned",
+            lambda: self._batches.seconds_each,
+            LATEST * settings.timeout_seconds,
         )
         self._shadow = Shadow(
             share=settings.shadow_share,
