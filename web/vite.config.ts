@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import react from "@vitejs/plugin-react";
 import { defineConfig, type Plugin } from "vite";
@@ -25,9 +25,22 @@ function sources(): Plugin {
   };
 }
 
+/** The page of the HTTP interface: Swagger UI's own files, unchanged. */
+function swagger(): Plugin {
+  return {
+    name: "swagger",
+    apply: "build",
+    closeBundle() {
+      mkdirSync(join(OUT, "docs"), { recursive: true });
+      for (const name of ["swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-bundle.js.LICENSE.txt", "LICENSE", "NOTICE"])
+        copyFileSync(join("node_modules/swagger-ui-dist", name), join(OUT, "docs", name));
+    },
+  };
+}
+
 export default defineConfig({
   base: "./", // the service may stand below a prefix
-  plugins: [react(), sources()],
+  plugins: [react(), swagger(), sources()],
   build: {
     outDir: OUT,
     emptyOutDir: true,

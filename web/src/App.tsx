@@ -70,7 +70,7 @@ export function App() {
       </main>
       <footer>
         <p>
-          Captions are written by a model and can be wrong: read them before you publish them. <a href="docs">For programs: the HTTP interface</a>
+          Captions are written by a model and can be wrong: read them before you publish them. <a href="docs/">For programs: the HTTP interface</a>
         </p>
       </footer>
       <Announcements messages={messages} />
