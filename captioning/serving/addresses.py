@@ -100,7 +100,9 @@ class Rules:
 
     def _is_stored(self, url: URL) -> bool:
         """Return whether a web address lies under a prefix, wherever it came from: a signed one has a query, too."""
-        return not has_tricks(url.raw_path.removeprefix("/")) and self._has_prefix(f"{url.origin()}{url.raw_path}")
+        return not has_tricks(url.raw_path.removeprefix("/")) and self._has_prefix(
+            f"{url.origin()}{url.raw_path}"
+        )
 
     def _has_prefix(self, address: str) -> bool:
         return any(address.startswith(prefix) and address != prefix for prefix in self._prefixes)
