@@ -95,7 +95,7 @@ def _add_captions(app: FastAPI, service: Service) -> None:
         "/captions",
         tags=["captions"],
         response_model=CaptionsResponse,
-        responses=refusals(400, 401, 403, 413, 415, 422, 424, 429, 502, 503, 504),
+        responses=refusals(400, 401, 403, 408, 413, 415, 422, 424, 429, 502, 503, 504),
         openapi_extra=openapi.CAPTIONS_BODY,
     )
     async def captions(request: Request) -> Response:
@@ -115,7 +115,12 @@ def _add_captions(app: FastAPI, service: Service) -> None:
     async def _captioned(request: Request) -> list[CaptionedImage]:
         body = Body(request, max_bytes=settings.max_request_bytes, max_images=settings.max_images, held=held)
         with body:
-            wanted = await body.read()
+            try:
+                async with asyncio.timeout(settings.body_seconds):
+                    wanted = await body.read()
+            except TimeoutError:
+                sentence = f"the body did not arrive within {settings.body_seconds:g} s; send fewer pictures"
+                raise Problem(408, sentence, headers={"Connection": "close"}) from None
             request.state.noted = {"pictures": len(wanted.pictures), "models": wanted.models}
             return await while_connected(request, service.caption(wanted))
 

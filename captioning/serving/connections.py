@@ -1,69 +1,92 @@
 """Connections to the service: how long one may take to say what it wants, and how much it may say."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0
-"""For the head of a request, from the connection's beginning on. Bodies have a time of their own, and a connection that
-rests between two requests too (`timeout_keep_alive`)."""
+from captioning.serving.problems import MEDIA_TYPE, Problem
+
 MAX_HEAD_BYTES = 32 * 1024
 MAX_CONNECTIONS = 2_000
 
 
 class PatientConnection(H11Protocol):
-    """uvicorn's connection, which ends when the head of a request does not come: uvicorn itself would wait for ever."""
+    """uvicorn's connection, which ends when a request does not: uvicorn itself would wait for its head for ever, and
+    read what follows a body that was refused for ever.
+    """
+
+    seconds: ClassVar[float]
+    """For the head of a request, and for the rest of a body after the answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait."""
         super().connection_made(cast("asyncio.Transport", transport))
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._expect_head()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait_or_not()
 
     def data_received(self, data: bytes) -> None:
-        """Wait on, unless a head is there."""
+        """Wait on, unless all is there."""
         super().data_received(data)
-        self._expect_head()
+        self._wait_or_not()
 
     def on_response_complete(self) -> None:
-        """Wait for the next head."""
+        """Wait for the rest of the body, or the next head."""
         super().on_response_complete()
-        self._expect_head()
+        self._wait_or_not()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _expect_head(self) -> None:
-        is_waiting = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
-        if not is_waiting:
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as other requests are answered."""
+        self._end_with(
+            Problem(
+                400, f"{msg.rstrip('.')}: its head is malformed or has more than {MAX_HEAD_BYTES:,} bytes"
+            )
+        )
+
+    def _wait_or_not(self) -> None:
+        state, is_answered = self.conn.their_state, self.cycle is not None and self.cycle.response_complete
+        is_head_missing = state is h11.IDLE and self.timeout_keep_alive_task is None
+        if not (is_head_missing or (state is h11.SEND_BODY and is_answered)):
             self._stop_waiting()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(
-                b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE:
+            self._end_with(
+                Problem(408, f"the head of the request did not come within {self.seconds:g} seconds")
             )
+        else:
             self.transport.close()
 
+    def _end_with(self, problem: Problem) -> None:
+        response = problem.response()
+        head = f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {MEDIA_TYPE}\r\n"
+        head += f"Content-Length: {len(response.body)}\r\nConnection: close\r\n\r\n"
+        self.transport.write(head.encode() + bytes(response.body))
+        self.transport.close()
 
-def options() -> dict[str, Any]:
+
+def options(head_seconds: float) -> dict[str, Any]:
     """Return what uvicorn is to be run with.
 
     X-Forwarded-For is read by `rates`, from trusted proxies only; uvicorn would believe anyone on this machine.
     """
     return {
-        "http": PatientConnection,
+        "http": type("Connection", (PatientConnection,), {"seconds": head_seconds}),
         "ws": "none",
         "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
         "limit_concurrency": MAX_CONNECTIONS,

@@ -48,7 +48,7 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
-        **connections.options(),
+        **connections.options(settings.head_seconds),
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _nothing)  # uvicorn sends itself the signal once more when all is done

@@ -58,6 +58,8 @@ class ServiceSettings(Settings):
         description="batches captioned at the same time (default: 1 on a GPU, else 1 a core, up to 4)",
     )
     timeout_seconds: float = Field(30.0, gt=0, description="seconds a request may take, reading it included")
+    head_seconds: float = Field(10.0, gt=0, description="seconds the head of a request may take to arrive")
+    body_seconds: float = Field(20.0, gt=0, description="seconds the body of a request may take to arrive")
     stop_seconds: float = Field(
         30.0, gt=0, description="seconds that requests in work may still take once the service is told to end"
     )
