@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 PAGE = Path(__file__).parent / "page"
 
@@ -15,6 +17,12 @@ class PageFiles(StaticFiles):
 
     def __init__(self) -> None:
         super().__init__(directory=PAGE, html=True)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return a file; refuse a path that has none because it is to be asked by another method."""
+        if path == "captions":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        return await super().get_response(path, scope)
 
     def file_response(self, full_path: Any, stat_result: os.stat_result, *rest: Any, **more: Any) -> Response:
         """Return a file, or 304."""
