@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from captioning import lineage, promotion, rescoring, seen_images, servability, servable, store, tracking
+from captioning import (
+    creation,
+    lineage,
+    promotion,
+    rescoring,
+    seen_images,
+    servability,
+    servable,
+    store,
+    tracking,
+)
 from captioning.aliases import (
     CHAMPION,
     LOCK,
@@ -482,7 +492,7 @@ def _version_of(
     }
     client = store.client()
     if not client.search_registered_models(f"name = '{settings.model_name}'"):
-        client.create_registered_model(settings.model_name)
+        creation.create_registered_model(settings.model_name)
     model_id = servable.log_model(run_id, model_folder, params["evaluate"]["generation"])
     client.log_model_artifact(model_id, str(profile))
     client.log_model_artifact(model_id, str(reports_folder / HYPOTHESES))

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from captioning import encoders, store
+from captioning import creation, encoders, store
 
 RUNTIME = (
     "aiohttp",
@@ -39,7 +39,7 @@ def log_model(run_id: str, model_folder: Path, generation: dict[str, Any]) -> st
 
     package, client = Path(__file__).parent, store.client()
     experiment_id = client.get_run(run_id).info.experiment_id
-    logged = client.create_logged_model(experiment_id, name=package.name, source_run_id=run_id)
+    logged = creation.create_logged_model(experiment_id, package.name, run_id)
     with store.as_default_uri():
         Model.log(
             artifact_path=None,

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioning import machine, revision, store
+from captioning import creation, machine, revision, store
 from captioning.progress import say
 
 if TYPE_CHECKING:
@@ -177,14 +177,12 @@ def _run_of(fingerprint: str, params: Mapping[str, Any], experiment: str, exampl
     client = store.client()
     with store.locked("mlflow"):
         experiment_id = _experiment(experiment)
-        runs = client.search_runs(
-            [experiment_id], f"tags.`captioning.fingerprint` = '{fingerprint}'", max_results=1
-        )
+        runs = creation.find_runs(experiment_id, "captioning.fingerprint", fingerprint)
         if runs:
             client.update_run(runs[0].info.run_id, status="RUNNING")
         else:
             tags = {"captioning.fingerprint": fingerprint} | identity()
-            runs = [client.create_run(experiment_id, tags=tags, run_name=f"train-{fingerprint[:8]}")]
+            runs = [creation.create_run(experiment_id, tags, f"train-{fingerprint[:8]}")]
     run_id = str(runs[0].info.run_id)
     params_ = {key: value for key, value in flatten(params).items() if key not in runs[0].data.params}
     if params_:
@@ -202,7 +200,7 @@ def _experiment(name: str) -> str:
     if experiment is None:
         database = store.local_database()
         location = (database.parent / name).as_uri() if database else None
-        return str(client.create_experiment(name, artifact_location=location))
+        return creation.create_experiment(name, location)
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)

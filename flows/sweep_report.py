@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioning import store, tracking
+from captioning import creation, store, tracking
 from captioning.metrics import higher_is_better
 from captioning.outputs import whole_file
 from captioning.reports import comparison_table
@@ -135,12 +135,8 @@ def record(report: Report, folder: Path, model_name: str) -> str | None:
         if experiment is None:
             return None  # nothing was trained
         where = experiment.experiment_id
-        found = client.search_runs([where], f"tags.`{SWEEP_TAG}` = '{report.name}'", max_results=1)
-        parent = (
-            found[0]
-            if found
-            else client.create_run(where, tags={SWEEP_TAG: report.name}, run_name=report.name)
-        )
+        found = creation.find_runs(where, SWEEP_TAG, report.name)
+        parent = found[0] if found else creation.create_run(where, {SWEEP_TAG: report.name}, report.name)
         for result in report.results:
             trainings = client.search_runs(
                 [where], f"tags.`captioning.fingerprint` = '{result.fingerprint}'", max_results=1

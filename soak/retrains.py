@@ -46,6 +46,7 @@ SETTINGS = [
     "validate.min_images.test=10",
     "validate.min_images_of_source=10",
     "preprocess.images_per_shard=64",
+    "preprocess.image={height: 32, width: 32}",
     "inspect.min_vocabulary_words=10",
     "inspect.max_pixel_distance=60",
     "train.encoder.layer=layer1",
@@ -449,6 +450,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, lambda number, _: sys.exit(128 + number)
+    )  # so that nothing is left then, too
     chance = random.Random(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="captioning-soak-"))
     print(f"in {folder}", flush=True)

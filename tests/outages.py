@@ -16,7 +16,7 @@ class Line:
     def __init__(self, target: int) -> None:
         self.port = free_port()
         self._target = target
-        self._lost: bytes | None = None
+        self._lost: list[bytes] = []
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self.mend()
@@ -28,11 +28,11 @@ class Line:
     @property
     def is_losing(self) -> bool:
         """An answer is still to be lost."""
-        return self._lost is not None
+        return bool(self._lost)
 
-    def lose_the_answer_to(self, request: bytes) -> None:
-        """Let the next request in which this stands reach the server, but not its answer the client."""
-        self._lost = request
+    def lose_the_answer_to(self, *requests: bytes) -> None:
+        """Let the next request in which each of these stands reach the server, but not its answer the client."""
+        self._lost += requests
 
     def cut(self) -> None:
         """Refuse new connections, and break those that are open."""
@@ -66,8 +66,8 @@ class Line:
     ) -> None:
         with suppress(OSError):
             while piece := source.recv(65536):
-                if is_request and self._lost and self._lost in piece:
-                    self._lost = None
+                if is_request and (found := [request for request in self._lost if request in piece]):
+                    self._lost.remove(found[0])
                     is_lost.set()
                 elif not is_request and is_lost.is_set():
                     break

@@ -25,7 +25,7 @@ from registry_samples import Project, split_data, write_model
 from s3 import serving_s3
 from scratch_project import LIMIT_SECONDS, THREE_STAGES, make_project, make_repository, run_git, wait_until
 
-from captioning import aliases, champion, registry, servability, store
+from captioning import aliases, champion, registry, servability, store, tracking
 from captioning.registry import DataFolders
 from captioning.servability import Answer
 from flows import pages
@@ -237,6 +237,33 @@ def test_servers_that_go_away_during_a_registration_and_come_back_are_no_fault(
         assert project.register(0.75).decision == "better"
         assert not line.is_losing
         assert is_as_undisturbed(project)
+
+
+@pytest.mark.slow
+def test_what_is_made_again_after_a_lost_answer_is_there_once(
+    project: Project, stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("BACKOFF_FACTOR", "BACKOFF_JITTER"):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{pause}", "0")
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    server = mlflow_server(free_port(), database=database, artifacts=str(tmp_path / "artifacts"))
+    start(server, stack, tmp_path)
+    line = Line(int(server.address.rpartition(":")[2]))
+    made = ("experiments/create", "runs/create", "registered-models/create", "logged-models")
+    line.lose_the_answer_to(*(f"POST /api/2.0/mlflow/{name} ".encode() for name in made))
+    with at(project.root, line.address):
+        with tracking.training_run("abc123", {}, project.model_name) as report:
+            report(1, {"val_bleu_4": 0.1}, {})
+        assert project.register(0.5).version == "1"
+        assert not line.is_losing
+        client = store.client()
+        experiment = client.get_experiment_by_name(project.model_name)
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert (run.info.status, run.data.metrics["val_bleu_4"]) == ("FINISHED", 0.2)
+        (logged,) = client.search_logged_models([experiment.experiment_id])
+        (version,) = aliases.versions(project.model_name)
+        assert (version.run_id, version.source) == (run.info.run_id, f"models:/{logged.model_id}")
+        assert aliases.has_files(version)
 
 
 @pytest.mark.soak
