@@ -35,7 +35,7 @@ from prefect.states import Cancelled, Completed, Failed
 from ruamel.yaml import YAML
 
 from captioning.outputs import alone_in, whole_folder
-from flows import checkout, library, sweep_report, workspace
+from flows import checkout, devices, library, sweep_report, workspace
 from flows.artifacts import RECEIPT_NAME, artifact_key
 from flows.cancellation import watched
 from flows.connection import connected
@@ -72,7 +72,7 @@ def sweep(
         recipe: a file of recipes/ in place of params.yaml.
         revision: branch, tag or hash of what is run; empty is the commit that the project's folder is at.
         name: of the sweep; empty is one made of its settings.
-        jobs: experiments at the same time. They share this machine's devices.
+        jobs: experiments at the same time. This machine's devices are divided among them.
     """
     with watched() as watch:
         try:
@@ -90,6 +90,20 @@ def sweep(
 def _name(recipe: str | None, experiments: Sequence[Experiment]) -> str:
     text = json.dumps([recipe, [own.overrides for own in experiments]])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where one of the experiments of the same time works, and with what."""
+
+    place: Checkout
+    devices: list[str]
+    """Empty where the machine has none, and where one experiment has them all."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {devices.VARIABLE: ",".join(self.devices)} if self.devices else {}
+        return {**stage_environment(), **self.place.environment(), **own}
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,7 @@ class _Sweep:
         self._logger = get_run_logger()
         self._is_ending = threading.Event()
         self._processes: set[subprocess.Popen[bytes]] = set()
-        self._slots: queue.Queue[Checkout] = queue.Queue()
+        self._slots: queue.Queue[_Slot] = queue.Queue()
 
     def run(self) -> State[Any]:
         if not is_repository(self._project):
@@ -145,15 +159,24 @@ class _Sweep:
             plan = self._plan(places[0])
             if self._jobs > 1:
                 stack.enter_context(workspace.alone(self._project, self._logger.info))
-                self._do_shared_work(plan, places[0])
-            for place in places:
-                self._slots.put(place)
+                self._do_shared_work(plan, _Slot(places[0], []))
+            for slot in self._divided(places):
+                self._slots.put(slot)
             return self._compare(plan, self._run_all(plan))
 
     def _alone_among_sweeps(self) -> Any:
         folder = self._project / workspace.WORK / "sweeps"
         folder.mkdir(parents=True, exist_ok=True)
         return alone_in(folder, lambda: self._logger.info("another sweep runs; waiting until it has ended"))
+
+    def _divided(self, places: list[Checkout]) -> list[_Slot]:
+        """Give each checkout its share of the machine's devices; a single one has them all as it is."""
+        if len(places) == 1:
+            return [_Slot(places[0], [])]
+        shares = devices.divided(devices.visible(), len(places))
+        if any(shares):
+            self._logger.info(f"devices of each: {'; '.join(', '.join(own) for own in shares)}")
+        return [_Slot(*pair) for pair in zip(places, shares, strict=True)]
 
     def _plan(self, place: Checkout) -> _Plan:
         """Check every experiment's settings, and find out which stages run.
@@ -183,14 +206,14 @@ class _Sweep:
     def _link(self, place: Checkout) -> None:
         place.link(text.partition("=")[2] for own in self._experiments for text in own.overrides)
 
-    def _do_shared_work(self, plan: _Plan, place: Checkout) -> None:
+    def _do_shared_work(self, plan: _Plan, slot: _Slot) -> None:
         """Run what several experiments would otherwise do at the same time; a failure is each one's own."""
         values = {number: YAML(typ="safe", pure=True).load(text) for number, text in plan.params.items()}
-        shared = shared_work(place.folder, [stage.name for stage in plan.stages], values)
+        shared = shared_work(slot.place.folder, [stage.name for stage in plan.stages], values)
         for experiment in self._experiments:
             if targets := shared.get(experiment.number):
-                self._enter(experiment, plan, place)
-                self._repro(experiment, place, targets)
+                self._enter(experiment, plan, slot.place)
+                self._repro(experiment, slot, targets)
 
     def _run_all(self, plan: _Plan) -> list[Result]:
         """Run every experiment; when this is interrupted, end those that run."""
@@ -206,18 +229,18 @@ class _Sweep:
         return [future.result() for future in futures]
 
     def _run_one(self, experiment: Experiment, plan: _Plan) -> Result:
-        place = self._slots.get()
+        slot = self._slots.get()
         try:
-            self._enter(experiment, plan, place)
+            self._enter(experiment, plan, slot.place)
             with self._turn():
-                error = self._repro(experiment, place, plan.targets)
-            result = self._keep(experiment, place, plan, error)
+                error = self._repro(experiment, slot, plan.targets)
+            result = self._keep(experiment, slot.place, plan, error)
             self._logger.info(f"[{experiment.number}] {experiment.name}: {error or 'done'}")
             return result
         except (ValueError, OSError, checkout.BusyError) as error:
             return Result(experiment=experiment, error=str(error))
         finally:
-            self._slots.put(place)
+            self._slots.put(slot)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -244,14 +267,13 @@ class _Sweep:
         reference = f"refs/captioning/sweeps/{self._name}/{experiment.number}"
         git(self._project, "update-ref", reference, commit)
 
-    def _repro(self, experiment: Experiment, place: Checkout, targets: Sequence[str]) -> str | None:
+    def _repro(self, experiment: Experiment, slot: _Slot, targets: Sequence[str]) -> str | None:
         """Run stages and what they read from; return the last words of a failure."""
         if self._is_ending.is_set():
             return "the sweep was ended"
         last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
         command = dvc_command("--wait-for-lock", "repro", *targets)
-        environment = {**stage_environment(), **place.environment()}
-        with under_supervisor(command, cwd=place.folder, env=environment) as process:
+        with under_supervisor(command, cwd=slot.place.folder, env=slot.environment) as process:
             self._processes.add(process)
             if self._is_ending.is_set():  # set before this one could be seen
                 process.terminate()

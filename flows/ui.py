@@ -5,6 +5,7 @@
     python -m flows.ui mlflow --mlflow-database postgresql://... --artifacts s3://BUCKET/FOLDER --host NAME
 
 Ready after 15 to 60 seconds; prints the addresses, and what to export for runs to use them, and serves until Ctrl-C.
+With Prefect's pages on this machine alone it also serves the reports of runs that they link to.
 For a team: docs/servers.md.
 """
 
@@ -18,6 +19,7 @@ from contextlib import ExitStack
 from types import FrameType
 
 from captioning import store
+from flows import pages
 from flows.servers import (
     HOST,
     Server,
@@ -88,15 +90,28 @@ def serve(options: argparse.Namespace) -> None:
         for server, process in running:
             wait_for_answer(server, process)
             print(f"{server.name:8}{server.address}")
+        reports = _serve_reports(stack, servers, options.host)
         for server in servers:
             if server.name == "Prefect":
-                print(f"to follow a run here: export PREFECT_API_URL={server.address}/api")
+                print(f"to follow a run here: export PREFECT_API_URL={server.address}/api{reports}")
             elif options.mlflow_database:
                 print(f"to record a run here: export MLFLOW_TRACKING_URI={server.address}")
         print(f"Ctrl-C stops {'both' if len(servers) > 1 else 'it'}", flush=True)
         while all(process.poll() is None for _, process in running):
             time.sleep(0.5)
         raise ValueError("; ".join(describe_end(*pair) for pair in running if pair[1].poll() is not None))
+
+
+def _serve_reports(stack: ExitStack, servers: Sequence[Server], host: str) -> str:
+    """Serve what Prefect's pages link to, until the stack is left; return what else a run is told.
+
+    Other machines are not answered: there a web server does this (docs/operations.md).
+    """
+    if host != HOST or all(server.name != "Prefect" for server in servers):
+        return ""
+    url = stack.enter_context(pages.served())
+    print(f"reports of runs {url}")
+    return f" {pages.URL_VARIABLE}={url}"
 
 
 def _servers(options: argparse.Namespace) -> list[Server]:

@@ -340,12 +340,15 @@ def test_without_a_server_one_is_started_and_ended_and_a_failure_is_one_message(
 def test_the_pages_of_both_servers_are_served_until_ctrl_c(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_TRACKING"))}
     environment |= {"CAPTIONING_HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    report = tmp_path / ".work" / "pages" / "a-run" / "reports" / "evaluation.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("how the run went")
     command = [sys.executable, "-m", "flows.ui"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert isinstance(process.stdout, io.TextIOBase)
-        begun = [process.stdout.readline() for _ in range(5)]
+        begun = list(iter(process.stdout.readline, "Ctrl-C stops both\n"))
         addresses = dict(
             re.findall(r"^(Prefect|MLflow) +(http://127\.0\.0\.1:\d+)$", "".join(begun), re.MULTILINE)
         )
@@ -353,6 +356,10 @@ def test_the_pages_of_both_servers_are_served_until_ctrl_c(tmp_path: Path) -> No
         for address in addresses.values():
             with urlopen(address, timeout=30) as answer:
                 assert answer.status == 200
+        (told,) = re.findall(r"export PREFECT_API_URL=(\S+)/api CAPTIONING_PAGES_URL=(\S+)\n", "".join(begun))
+        assert told[0] == addresses["Prefect"]
+        with urlopen(f"{told[1]}/a-run/reports/evaluation.html", timeout=30) as answer:
+            assert answer.read() == b"how the run went"
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "\nstopped\n"
     assert process.returncode == 0

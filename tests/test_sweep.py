@@ -14,7 +14,7 @@ import pytest
 from scratch_project import make_repository, processes_with, run_git, wait_until
 
 from captioning import params, store, tracking
-from flows import sweep_report
+from flows import devices, sweep_report
 from flows.experiments import Experiment, expand, shared_work
 from flows.sweep_report import Result
 
@@ -45,6 +45,8 @@ from ruamel.yaml import YAML
 seed = YAML(typ="safe").load(Path("params.yaml").read_text())["train"]["seed"]
 with open(os.environ["CAPTIONING_HOME"] + "/order.log", "a") as log:
     log.write(f"train {seed}\\n")
+with open(os.environ["CAPTIONING_HOME"] + "/devices.log", "a") as log:
+    log.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all") + "\\n")
 if seed == 3:
     sys.exit("the loss is not a number")
 if seed == 4 and not Path(os.environ["CAPTIONING_HOME"], "quick").exists():
@@ -125,6 +127,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "/reports/",
         "/registration.json",
         "/order.log",
+        "/devices.log",
         "/quick",
         "/mlruns/",
     )
@@ -174,6 +177,35 @@ def test_bad_settings_are_refused_before_any_work(prefect: str, project: Path) -
     assert list((project / ".work" / "checkouts").iterdir()) == []
     misnamed = run_sweep(project, grid=["train.seed=1,2"], name="../seeds")
     assert misnamed.message == "name is '../seeds'; expected letters, digits, - and _, such as decoders"
+
+
+@pytest.mark.slow
+def test_experiments_that_run_at_the_same_time_have_devices_of_their_own(
+    prefect: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
+    assert run_sweep(project, grid=["train.seed=1,2"], name="devices", jobs=2).is_completed()
+    assert sorted((project / "devices.log").read_text().split()) == ["GPU-a", "GPU-b,GPU-c"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "devices_of_two", "devices_of_three"),
+    [
+        ("0,1,2,3", [["0", "1"], ["2", "3"]], [["0"], ["1"], ["2", "3"]]),
+        (" GPU-a, MIG-b", [["GPU-a"], ["MIG-b"]], [["GPU-a"], ["MIG-b"], ["GPU-a"]]),
+        ("7,-1,2", [["7"], ["7"]], [["7"], ["7"], ["7"]]),
+        ("", [[], []], [[], [], []]),
+    ],
+)
+def test_devices_are_divided_evenly_and_shared_where_they_are_too_few(
+    stated: str,
+    devices_of_two: list[list[str]],
+    devices_of_three: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", stated)
+    assert devices.divided(devices.visible(), 2) == devices_of_two
+    assert devices.divided(devices.visible(), 3) == devices_of_three
 
 
 @pytest.fixture(scope="module")
