@@ -97,6 +97,14 @@ def test_only_the_stage_that_uses_the_network_is_retried() -> None:
     assert [stage.name for stage in read_stages() if stage.retries] == ["download"]
 
 
+def test_a_stage_that_hangs_is_ended_after_days_those_that_resume_later() -> None:
+    limits = {stage.name: stage.timeout_seconds for stage in read_stages()}
+    assert set(limits) == set(STAGES)
+    days = {name: (limit or 0) / 86_400 for name, limit in limits.items()}
+    assert {name for name, own in days.items() if own == 3} == {"download", "clean", "preprocess", "train"}
+    assert {own for own in days.values()} == {1, 3}
+
+
 # --- deps: what a stage imports
 
 
