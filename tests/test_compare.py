@@ -308,10 +308,11 @@ def test_a_damaged_history_is_refused_before_anything_is_shown(written: str, fol
 def records(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """MLflow's records with an evaluated run, two versions of it, and a run without reports."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAPTIONING_HOME", str(tmp_path_factory.mktemp("home")))
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("CAPTIONING_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         client = store.client()
-        experiment = client.create_experiment("squares")
+        experiment = client.create_experiment("squares", artifact_location=(home / "squares").as_uri())
         run = client.create_run(experiment, run_name="train-f00d")
         client.log_artifacts(run.info.run_id, str(folders / "exact" / "reports"), "reports")
         client.log_param(run.info.run_id, "train.decoder.name", "transformer")

@@ -194,7 +194,7 @@ def test_a_handler_of_sigterm_that_is_set_already_stays(home: Path) -> None:
 
 
 def test_an_experiment_that_was_deleted_is_restored(home: Path) -> None:
-    experiment_id = store.client().create_experiment("deleted")
+    experiment_id = store.client().create_experiment("deleted", artifact_location=(home / "deleted").as_uri())
     store.client().delete_experiment(experiment_id)
     with tracking.training_run("again", {}, "deleted"):
         pass
