@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,15 @@ class Served:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._lines.append(line)
+
+    def line_of(self, request_id: str) -> dict[str, Any]:
+        """Return a request's line of the log, which comes after its answer."""
+        end = time.monotonic() + LIMIT_SECONDS
+        while not (found := [own for own in self.log() if own.get("request_id") == request_id]):
+            assert time.monotonic() < end, f"no line of {request_id}"
+            time.sleep(0.01)
+        (line,) = found
+        return line
 
     def log(self) -> list[dict[str, Any]]:
         """Return the lines so far."""

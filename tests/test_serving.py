@@ -12,14 +12,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tantivy
 from PIL import Image
-from served import Served, serve
+from served import ROOT, Served, serve
 from tiny_captioner import save_captioner
 
 from captioning.captioner import Captioner
 from captioning.cli import main
 from captioning.collection import Collection, picture_id
 from captioning.images import decode
+from captioning.serving.settings import ServiceSettings
 
 MAX_IMAGES, MAX_REQUEST_BYTES = 8, 200_000
 
@@ -211,9 +213,9 @@ def test_what_is_out_of_range_is_refused_with_what_to_do(
         (b"hello", "multipart/form-data", 400, "the form cannot be read: Missing boundary"),
         (
             b'--x\r\nContent-Disposition: form-data; name="top"\r\n\r\n1\r\n--x--\r\n',
-            "multipart/form-data; boundary=x; charset=no-such",
+            "multipart/form-data; boundary=x; charset=undefined",
             400,
-            "its content-type is wrong: unknown encoding: no-such",
+            "its content-type is wrong: decoding with 'undefined' codec failed",
         ),
     ],
 )
@@ -322,7 +324,7 @@ def test_a_request_is_one_line_of_the_log_under_its_own_id_without_its_pictures(
         headers={"X-Request-ID": "mine-1", "X-API-Key": "secret-key"},
     )
     assert answer.headers["x-request-id"] == "mine-1"
-    (line,) = [own for own in service.log() if own.get("request_id") == "mine-1"]
+    line = service.line_of("mine-1")
     assert (line["event"], line["method"], line["route"], line["status"]) == (
         "request",
         "POST",
@@ -434,6 +436,17 @@ def test_a_search_out_of_range_is_refused(service: Served, query: dict[str, Any]
     assert status == 422 and words in detail
 
 
+def test_an_index_of_an_earlier_release_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    schema = tantivy.SchemaBuilder()
+    schema.add_text_field("path", stored=True, tokenizer_name="raw")
+    (tmp_path / "old").mkdir()
+    tantivy.Index(schema.build(), path=str(tmp_path / "old"))
+    with pytest.raises(
+        ValueError, match="an earlier release made it, remove it and run `captioning index FOLDER`"
+    ):
+        Collection(tmp_path / "old")
+
+
 def test_a_query_searches_captions_and_no_other_field(tmp_path: Path) -> None:
     collection = Collection(tmp_path / "collection")
     rows = [{"image": "/secret/dog.png", "captions": [{"text": "a red cat"}], "error": None}]
@@ -482,3 +495,16 @@ def test_what_cannot_be_served_is_refused_with_what_to_do(
             main(["serve", *options])
         assert ended.value.code == 1
         assert words in capsys.readouterr().err
+
+
+def test_every_setting_stands_in_the_documentation_with_its_default_and_meaning() -> None:
+    text = (ROOT / "docs" / "service.md").read_text()
+    for name, field in ServiceSettings.model_fields.items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `--{name.replace('_', '-')}` |")]
+        assert row.endswith(f"| {field.description} |")
+
+
+def test_every_route_stands_in_the_documentation(service: Served) -> None:
+    text = (ROOT / "docs" / "service.md").read_text()
+    for path in httpx.get(f"{service.url}/openapi.json").json()["paths"]:
+        assert path.partition("/thumbnails")[0] in text

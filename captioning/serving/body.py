@@ -135,7 +135,7 @@ class Body:
             form = await parser.parse()
         except MultiPartException as error:
             raise _unreadable(error.message) from None
-        except (LookupError, ValueError) as error:  # no boundary, or an unknown charset
+        except ValueError as error:  # of a charset that decodes nothing
             raise _unreadable(f"its content-type is wrong: {error}") from None
         try:
             return await _of_form(form, self._max_images)

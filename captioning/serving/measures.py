@@ -1,5 +1,7 @@
 """What Prometheus is told at /metrics, in a registry of the service's own."""
 
+import math
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -89,7 +91,7 @@ class Measures:
             "Share of these with the champion's very caption.",
             registry=self._registry,
         )
-        self._num_shadowed = self._num_same = 0
+        self._forget_agreement()
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' format."""
@@ -98,6 +100,7 @@ class Measures:
     def model_entered(self, model: LoadedModel) -> None:
         """Note a version that captions from now on."""
         self.model_left(model.role)
+        self._forget_agreement()
         self.models.labels(model.role, model.name, model.version or "").set(1)
 
     def model_left(self, role: str) -> None:
@@ -118,6 +121,11 @@ class Measures:
         self._num_shadowed += 1
         self._num_same += is_same
         self.agreement.set(self._num_same / self._num_shadowed)
+
+    def _forget_agreement(self) -> None:
+        """Begin anew: agreement is of the versions in service."""
+        self._num_shadowed = self._num_same = 0
+        self.agreement.set(math.nan)
 
     def shadow_dropped(self) -> None:
         """Count a picture that was not captioned a second time, for the service was busy."""
