@@ -139,7 +139,7 @@ class Captioner(AnyCaptioner):
         description = {**self.settings, "vocabulary": self.vocabulary.digest, "fingerprint": fingerprint}
         (folder / "captioner.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
         self.vocabulary.save(folder / "vocabulary.json")
-        (folder / "transform.json").write_text(self.transform.model_dump_json() + "\n")
+        (folder / "transform.json").write_text(self.transform.model_dump_json(exclude_defaults=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Captioner":

@@ -35,9 +35,9 @@ class Examples:
 
     def __init__(self, folder: Path, split: str) -> None:
         index = json.loads((folder / "index.json").read_text())["splits"][split]
-        transform = PixelTransform.model_validate_json((folder / "transform.json").read_text())
         self.folder, self.split = folder, split
-        self.image_shape = (3, transform.height, transform.width)
+        self.transform = PixelTransform.model_validate_json((folder / "transform.json").read_text())
+        self.image_shape = (self.transform.channels, self.transform.height, self.transform.width)
         self.digest = hashlib.sha256(json.dumps(index["shards"]).encode()).hexdigest()
         self._paths = [folder / shard["file"] for shard in index["shards"]]
         self._starts = np.cumsum([0] + [shard["num_images"] for shard in index["shards"]])
@@ -59,7 +59,7 @@ class Examples:
         return self._open[number], int(position - self._starts[number])
 
     def images(self, positions: Iterable[int]) -> np.ndarray:
-        """Return the pixels at `positions`, uint8, B x 3 x H x W, in the order given."""
+        """Return the pixels at `positions`, uint8, B x C x H x W, in the order given."""
         wanted = list(positions)
         pixels_BCHW = np.empty((len(wanted), *self.image_shape), np.uint8)
         for pixels_CHW, position in zip(pixels_BCHW, wanted, strict=True):

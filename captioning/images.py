@@ -1,5 +1,5 @@
-"""Image bytes, from a file or an archive -> 3-channel uint8 pixels the right way up; the one transform that
-training and serving share."""
+"""Image bytes, from a file or an archive -> uint8 pixels the right way up; the one transform that training and serving
+share."""
 
 import contextlib
 import functools
@@ -7,10 +7,12 @@ import io
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field
 
 from captioning.params import Settings
 
@@ -29,6 +31,11 @@ PLAIN_COLOURS = {"Gray", "YCbCr", "RGB"}
 APPLICATION_MARKERS = range(0xE0, 0xF0)
 """Second bytes of the JPEG segments that may hold EXIF data; they come first in a file."""
 ORIENTATION_TAG = 0x0112
+WHITE = 255
+DARK = 192
+"""Of a drawing whatever is darker is ink, its gray edges, too."""
+CONTENT_MARGIN = 0.02
+"""White around the ink, in longer sides of what it covers."""
 QUARTER_TURNS: dict[object, tuple[int, bool]] = {
     2: (0, True),
     3: (2, False),
@@ -170,29 +177,100 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """Return the JPEG file, uint8 bytes, of pixels 3 x H x W; colours at half the resolution, as cameras store them."""
+    """Return the JPEG file, uint8 bytes, of pixels C x H x W; colours at half the resolution, as cameras store them."""
     upright = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    encoded = simplejpeg.encode_jpeg(upright, quality=quality, colorsubsampling="420")
+    is_gray = upright.shape[2] == 1
+    encoded = simplejpeg.encode_jpeg(
+        upright, quality, "GRAY" if is_gray else "RGB", colorsubsampling="Gray" if is_gray else "420"
+    )
     return np.frombuffer(encoded, np.uint8)
 
 
 class PixelTransform(Settings):
-    """How an upright RGB picture becomes the pixels that a model sees. It travels with the examples and the model."""
+    """How an upright RGB picture becomes the pixels that a model sees. It travels with the examples and the model.
+
+    The steps come in the order of the keys below. Those that are not stated do nothing: they are for drawings, dark on
+    white.
+    """
 
     height: int
     """Pixels."""
     width: int
     """Pixels."""
+    channels: Literal[1, 3] = 3
+    """1: gray, stored once; every encoder takes it for red, green and blue alike."""
+    max_speck_pixels: int = Field(default=0, ge=0)
+    """Dark specks of at most so many pixels, which touch nothing, become white; 0 keeps all."""
+    crop: Literal["none", "content"] = "none"
+    """`content`: white borders are cut off, but for a little margin."""
+    turn: Literal["none", "landscape"] = "none"
+    """`landscape`: pictures higher than wide are turned by a quarter to the left."""
+    fit: Literal["stretch", "pad"] = "stretch"
+    """`stretch`: the whole picture in other proportions; `pad`: in its own, in the middle of white."""
+
+    @property
+    def keeps_proportions(self) -> bool:
+        """Return whether what is shown is as it was drawn; then the original's proportions are of no use."""
+        return self.fit == "pad" or self.crop != "none" or self.turn != "none"
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return uint8, 3 x height x width, of uint8 H x W x 3: the whole picture, bilinear with antialiasing."""
-        if pixels.shape[:2] == (self.height, self.width):
-            return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        import torch
+        """Return uint8, channels x height x width, of uint8 H x W x 3; resized bilinearly with antialiasing."""
+        if self.channels == 1:
+            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        if self.max_speck_pixels:
+            pixels = _without_specks(pixels, self.max_speck_pixels)
+        if self.crop == "content":
+            pixels = _content(pixels)
+        if self.turn == "landscape" and pixels.shape[0] > pixels.shape[1]:
+            pixels = np.rot90(pixels)
+        if self.fit == "stretch":
+            return _resized(pixels, self.height, self.width)
+        return self._padded(pixels)
 
-        pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-        resized = torch.nn.functional.interpolate(
-            pixels_1CHW, (self.height, self.width), mode="bilinear", antialias=True
-        )
-        values: np.ndarray = resized[0].contiguous().numpy()
-        return values
+    def _padded(self, pixels: np.ndarray) -> np.ndarray:
+        scale = min(self.height / pixels.shape[0], self.width / pixels.shape[1])
+        height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        padded = np.full((self.channels, self.height, self.width), WHITE, np.uint8)
+        padded[:, top : top + height, left : left + width] = _resized(pixels, height, width)
+        return padded
+
+
+def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return C x `height` x `width` of H x W x C."""
+    if pixels.shape[:2] == (height, width):
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    import torch
+
+    pixels_1CHW = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(pixels_1CHW, (height, width), mode="bilinear", antialias=True)
+    values: np.ndarray = resized[0].contiguous().numpy()
+    return values
+
+
+def _is_dark(pixels: np.ndarray) -> np.ndarray:
+    return pixels.min(axis=2) < DARK
+
+
+def _without_specks(pixels: np.ndarray, most: int) -> np.ndarray:
+    """Return the pixels with dark spots of at most so many pixels painted white; pixels that touch belong together."""
+    from scipy import ndimage  # type: ignore[import-untyped]
+
+    spots, _ = ndimage.label(_is_dark(pixels), structure=np.ones((3, 3)))
+    is_speck = np.bincount(spots.ravel()) <= most
+    is_speck[0] = False  # the paper
+    cleaned = pixels.copy()
+    cleaned[is_speck[spots]] = WHITE
+    return cleaned
+
+
+def _content(pixels: np.ndarray) -> np.ndarray:
+    """Return the rectangle of all that is dark, with a margin; the whole picture where nothing is."""
+    is_dark = _is_dark(pixels)
+    rows, columns = np.flatnonzero(is_dark.any(axis=1)), np.flatnonzero(is_dark.any(axis=0))
+    if not len(rows):
+        return pixels
+    height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
+    margin = max(round(CONTENT_MARGIN * max(height, width)), 1)
+    content = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.pad(content, ((margin, margin), (margin, margin), (0, 0)), constant_values=WHITE)

@@ -16,7 +16,7 @@ from captioning.decoding import Read, decode_split, pixel_reader
 from captioning.distributed import device
 from captioning.examples import Examples
 from captioning.generation import read_settings
-from captioning.images import BadImage, ImageFolder, PixelTransform, decode
+from captioning.images import BadImage, ImageFolder, decode
 from captioning.outputs import whole_file
 from captioning.progress import say
 from captioning.seen_images import CleanImage
@@ -57,9 +57,8 @@ def captions_of(
         captions: dict[str, str] = json.loads(kept.read_text(encoding="utf-8"))
         return captions
     captioner = Captioner.load(model.captioner, device())
-    stored = PixelTransform.model_validate_json((examples.folder / "transform.json").read_text())
     read = pixel_reader(examples, captioner.device)
-    if captioner.transform != stored:
+    if captioner.transform != examples.transform:
         read = _picture_reader(captioner, examples, raw, images)
     say(f"register: {model.name} is decoded on {len(examples):,} images, as its test set was another")
     hypotheses = decode_split(captioner, examples, read, read_settings(model.generation), what="register")

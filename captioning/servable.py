@@ -15,6 +15,7 @@ RUNTIME = (
     "pydantic",
     "ruamel-yaml",
     "safetensors",
+    "scipy",
     "simplejpeg",
     "torch",
     "torchvision",

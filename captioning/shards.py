@@ -2,7 +2,7 @@
 
 Datasets of N images with C captions and W words, all contiguous, so that any row is one read at a known offset:
 
-- images            uint8 N x 3 x H x W, where pixels are stored
+- images            uint8 N x C x H x W, where pixels are stored
 - encoded           uint8, the JPEG files of all images one after the other, where those are stored
 - encoded_offsets   int64 N + 1: image i is encoded[encoded_offsets[i]:encoded_offsets[i + 1]]
 - checksums         uint32 N: CRC-32 of each image's bytes as stored
@@ -33,7 +33,7 @@ class ShardImage:
     """What a shard stores of an image."""
 
     stored: np.ndarray
-    """uint8: pixels 3 x H x W, or the bytes of a JPEG file."""
+    """uint8: pixels C x H x W, or the bytes of a JPEG file."""
     tokens: Sequence[Sequence[int]]
     """Word ids of each caption."""
 
@@ -160,12 +160,12 @@ class Shard:
             position += count
 
     def read_pixels(self, position: int, into: np.ndarray) -> None:
-        """Read the pixels of one image into uint8, 3 x H x W."""
+        """Read the pixels of one image into uint8, C x H x W."""
         if "images" in self._places:
             self._read("images", position, into)
         else:
             start, stop = self.rows("encoded_offsets", position, position + 2)
-            into[...] = decode(self.rows("encoded", start, stop).tobytes()).transpose(2, 0, 1)
+            into[...] = decode(self.rows("encoded", start, stop).tobytes()).transpose(2, 0, 1)[: len(into)]
 
     def tokens(self, position: int) -> list[np.ndarray]:
         """Return the word ids of each caption of one image, int32."""

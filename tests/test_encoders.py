@@ -118,6 +118,13 @@ def test_every_family_gives_the_grid_that_is_derived(built: tuple[Family, ImageE
     assert not torch.equal(features_BLD[0], features_BLD[1])
 
 
+def test_a_gray_channel_gives_exactly_the_features_of_three_equal_ones(built: tuple[Family, ImageEncoder]):
+    family, encoder = built
+    gray_B1HW = torch.randint(0, 256, (2, 1, family.side, family.side), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(encoder.eval()(gray_B1HW), encoder(gray_B1HW.expand(-1, 3, -1, -1)))
+
+
 def test_a_pooled_encoder_gives_the_mean_of_the_grid(built: tuple[Family, ImageEncoder]):
     family, encoder = built
     pooled = _build(family.name, family.side, pooled=True, state=encoder.network.state_dict())

@@ -182,3 +182,89 @@ def test_member_that_holds_more_than_it_states_is_damaged(tmp_path: Path) -> Non
     )
     with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
         ImageFolder(tmp_path).read("some.zip", "liar.bmp")
+
+
+# --- the steps for drawings
+
+PLAIN = {"height": 64, "width": 128}
+
+
+def drawing(height: int, width: int, *ink: tuple[int, int, int, int]) -> np.ndarray:
+    """White with black rectangles (top, left, bottom, right)."""
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    for top, left, bottom, right in ink:
+        pixels[top:bottom, left:right] = 0
+    return pixels
+
+
+def test_a_transform_that_states_no_steps_is_the_one_of_earlier_folders() -> None:
+    transform = PixelTransform.model_validate_json('{"height":64,"width":128}')
+    assert transform == PixelTransform(
+        **PLAIN, channels=3, max_speck_pixels=0, crop="none", turn="none", fit="stretch"
+    )
+    assert transform.model_dump_json(exclude_defaults=True) == '{"height":64,"width":128}'
+    photo = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    stretched = ImageOps.fit(Image.fromarray(photo), (128, 64), Image.Resampling.BILINEAR)
+    assert transform(photo).shape == (3, *stretched.size[::-1])
+
+
+def test_padding_keeps_proportions_and_centres_on_white() -> None:
+    transform = PixelTransform(**PLAIN, fit="pad")
+    black = transform(drawing(30, 30, (0, 0, 30, 30)))
+    assert (black[:, :, 32:96] == 0).all()
+    assert (black[:, :, :32] == 255).all() and (black[:, :, 96:] == 255).all()
+    wide = transform(drawing(10, 80, (0, 0, 10, 80)))
+    assert (wide[:, 24:40] == 0).all() and (wide[:, :24] == 255).all() and (wide[:, 40:] == 255).all()
+
+
+def test_cropping_cuts_to_the_ink_wherever_it_lies() -> None:
+    transform = PixelTransform(**PLAIN, crop="content", fit="pad")
+    corner, middle = drawing(200, 200, (150, 150, 170, 190)), drawing(50, 60, (10, 12, 30, 52))
+    assert np.array_equal(transform(corner), transform(middle))
+    assert (transform(corner)[:, 32, 8:-8] == 0).all()
+
+
+def test_a_blank_picture_is_not_cropped() -> None:
+    blank = PixelTransform(**PLAIN, crop="content", max_speck_pixels=2)(drawing(20, 20))
+    assert blank.shape == (3, 64, 128) and (blank == 255).all()
+
+
+def test_specks_go_and_lines_stay() -> None:
+    line, dot, pair = (5, 5, 6, 30), (20, 10, 21, 11), (20, 40, 22, 41)
+    for most, gone, stays in ((1, [dot], [line, pair]), (2, [dot, pair], [line])):
+        cleaned = PixelTransform(height=40, width=60, max_speck_pixels=most)(drawing(40, 60, line, dot, pair))
+        assert np.array_equal(cleaned.transpose(1, 2, 0), drawing(40, 60, *stays)), gone
+
+
+def test_pixels_that_touch_at_a_corner_are_one_line() -> None:
+    diagonal = drawing(40, 60, *((n, n, n + 1, n + 1) for n in range(5, 15)))
+    assert np.array_equal(
+        PixelTransform(height=40, width=60, max_speck_pixels=5)(diagonal).transpose(1, 2, 0), diagonal
+    )
+
+
+def test_specks_are_gone_before_the_content_is_cut_out() -> None:
+    transform = PixelTransform(**PLAIN, max_speck_pixels=1, crop="content", fit="pad")
+    ink = (40, 40, 60, 80)
+    assert np.array_equal(transform(drawing(100, 120, ink, (2, 2, 3, 3))), transform(drawing(100, 120, ink)))
+
+
+def test_tall_pictures_are_turned_to_the_left_and_wide_ones_are_not() -> None:
+    transform = PixelTransform(**PLAIN, turn="landscape")
+    wide = drawing(64, 128, (0, 0, 10, 128))  # ink at the top
+    as_scanned = np.rot90(wide, -1)  # to the right
+    assert np.array_equal(transform(as_scanned), transform(wide))
+
+
+def test_one_channel_is_the_gray_of_all_three() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
+    gray = PixelTransform(**PLAIN, channels=1)(photo)
+    assert gray.shape == (1, 64, 128)
+    assert np.array_equal(gray[0], np.asarray(Image.fromarray(photo).convert("L")))
+
+
+def test_a_gray_jpeg_has_one_channel_and_comes_back() -> None:
+    gray = np.linspace(0, 255, 128, dtype=np.uint8)[None, None].repeat(64, axis=1)
+    decoded = decode(images.encode_jpeg(gray, 95).tobytes())
+    assert np.abs(decoded[..., 0].astype(int) - gray[0]).max() <= 3
+    assert Image.open(io.BytesIO(images.encode_jpeg(gray, 95).tobytes())).mode == "L"

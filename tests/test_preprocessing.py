@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from captioning import shards, workers
+from captioning import params, shards, workers
 from captioning.examples import Examples
+from captioning.gates import InspectSettings, judge_shards
 from captioning.images import PixelTransform, decode
 from captioning.preprocessing import PreprocessSettings, examples, making, write_examples
 from captioning.records import PREDICT
@@ -27,14 +28,15 @@ from captioning.vocabulary import UNK, Vocabulary
 
 
 def settings(**changes: object) -> PreprocessSettings:
-    values = {
+    values: dict[str, object] = {
+        "image": PixelTransform(height=64, width=64),
         "storage": "pixels",
         "jpeg_quality": 95,
         "min_word_count": 1,
         "max_words": 24,
         "images_per_shard": 16,
     }
-    return PreprocessSettings(image=PixelTransform(height=64, width=64), **(values | changes))
+    return PreprocessSettings.model_validate(values | changes)
 
 
 def write(tables: Path, folder: Path, **changes: object) -> Path:
@@ -95,6 +97,23 @@ def test_jpeg_shards_are_smaller_and_decode_to_nearly_the_same_pixels(
     assert sum(path.stat().st_size for path in folder.glob("*.h5")) < 0.5 * sum(
         path.stat().st_size for path in tiny_examples.glob("*.h5")
     )
+
+
+@pytest.mark.parametrize("storage", ["pixels", "jpeg"])
+def test_gray_examples_have_one_channel_that_is_inspected_and_read(
+    storage: str, tiny_tables: Path, tmp_path: Path
+):
+    gray = PixelTransform(height=64, width=96, channels=1, fit="pad")
+    folder = write(tiny_tables, tmp_path / "examples", image=gray, storage=storage)
+    examples = Examples(folder, "val")
+    assert examples.transform == gray
+    pixels_BCHW = examples.images(range(len(examples)))
+    assert pixels_BCHW.shape == (len(examples), 1, 64, 96)
+    assert (pixels_BCHW[..., :12] > 240).all()  # white beside a square picture
+    section = params.read(Path(__file__).parents[1] / "params.yaml")["inspect"]
+    assert judge_shards(folder, InspectSettings.model_validate(section)).is_accepted
+    black = section | {"pixel_mean": {"min": 0, "max": 10}}
+    assert "val gray" in str(judge_shards(folder, InspectSettings.model_validate(black)).findings)
 
 
 def test_pictures_to_be_captioned_get_shards_of_their_own_without_captions(tables: Path, tmp_path: Path):

@@ -22,7 +22,8 @@ from captioning.records import PREDICT, SPLITS
 # Stated here once more, so that the vocabulary is not judged by its own word.
 MARKERS = ["<pad>", "<bos>", "<eos>", "<unk>"]
 UNKNOWN = MARKERS.index("<unk>")
-CHANNELS = ("red", "green", "blue")
+CHANNELS = {3: ("red", "green", "blue"), 1: ("gray",)}
+"""Names of the channels of pixels, by their number."""
 FLAT_DEVIATION = 2.0
 """A picture whose pixels deviate less from their mean, of 255, shows nothing."""
 FEW_SHARDS = 8
@@ -43,7 +44,7 @@ class Stated:
     layout: Mapping[str, str]
     """Type and shape of each dataset, in words."""
     image_shape: tuple[int, int, int]
-    """3, height, width."""
+    """Channels, height, width."""
     num_sampled: int
     """Images to be looked at."""
 
@@ -67,14 +68,15 @@ class Pixels:
         return Pixels(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     def statistics(self) -> np.ndarray:
-        """Return mean and deviation of each channel, 2 x 3, 0..255; zeros where nothing was sampled."""
+        """Return mean and deviation of each channel, 2 x C, 0..255; zeros where nothing was sampled."""
         mean = self.sums / max(self.num_values, 1)
         return np.stack([mean, np.sqrt(np.maximum(self.squares / max(self.num_values, 1) - mean**2, 0))])
 
 
 NO_PIXELS = Pixels(
-    num_values=0, sums=np.zeros(3), squares=np.zeros(3), num_images=0, num_flat=0, num_damaged=0
+    num_values=0, sums=np.zeros(1), squares=np.zeros(1), num_images=0, num_flat=0, num_damaged=0
 )
+"""Of any number of channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ def read_stated(examples: Path, num_sampled: int) -> list[Stated]:
         ValueError: index or transform are missing, not readable or incomplete.
     """
     index, transform = read_json(examples / "index.json"), read_json(examples / "transform.json")
-    shape = (3, transform["height"], transform["width"])
+    shape = (transform.get("channels", 3), transform["height"], transform["width"])
     layout = _contract(examples, index.get("storage"), shape)
     stated: list[Stated] = []
     for split in (*SPLITS, PREDICT):
@@ -227,10 +229,10 @@ def _read_encoded(file: h5py.File, position: int) -> np.ndarray:
 
 
 def _decoded(stored: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """Return the pixels of an image as stored, 3 x H x W; None where they cannot be had, or are of another size."""
+    """Return the pixels of an image as stored, C x H x W; None where they cannot be had, or are of another size."""
     if stored.ndim == 1:
         try:
-            stored = decode(stored.tobytes()).transpose(2, 0, 1)
+            stored = decode(stored.tobytes()).transpose(2, 0, 1)[: shape[0]]
         except BadImage:
             return None
     return stored if stored.shape == shape else None
@@ -239,7 +241,7 @@ def _decoded(stored: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | No
 def _sums(image: np.ndarray | None, is_as_written: bool) -> Pixels:
     if image is None:
         return replace(NO_PIXELS, num_images=1, num_damaged=1)
-    values = image.reshape(len(CHANNELS), -1).astype(np.float64)
+    values = image.reshape(len(image), -1).astype(np.float64)
     return Pixels(
         num_values=values.shape[1],
         sums=values.sum(axis=1),

@@ -112,11 +112,13 @@ class Sums:
         )
 
     def _channel_quantities(self) -> ValueTables:
-        statistics = {split: self._pixels[split].statistics() for split in self._used()}
+        found = {split: self._pixels[split].statistics() for split in self._used()}
+        num_channels = max(own.shape[1] for own in found.values())
+        statistics = {split: np.broadcast_to(own, (2, num_channels)) for split, own in found.items()}
         rows = [
             (f"{split} {channel}", *statistics[split][:, number])
             for split in statistics
-            for number, channel in enumerate(CHANNELS)
+            for number, channel in enumerate(CHANNELS[num_channels])
         ]
         mean_distance, deviation_distance = np.ptp(np.stack(list(statistics.values())), axis=0).max(axis=1)
         frame = pd.DataFrame(rows, columns=["channel", "pixel_mean", "pixel_deviation"])

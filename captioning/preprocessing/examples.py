@@ -43,7 +43,7 @@ def write_examples(
         indexed = _index(pieces)
         index = {"storage": settings.storage, "splits": indexed}
         (aside / "index.json").write_text(json.dumps(index, indent=1) + "\n")
-        (aside / "transform.json").write_text(settings.image.model_dump_json() + "\n")
+        (aside / "transform.json").write_text(settings.image.model_dump_json(exclude_defaults=True) + "\n")
         for name in (VOCABULARY, REFERENCES):
             shutil.copyfile(plan / name, aside / name)
     shutil.rmtree(parts, ignore_errors=True)

@@ -91,7 +91,7 @@ def _vocabulary(path: Path) -> Vocabulary:
 
 
 def _stored(encoded: bytes, row: dict[str, Any], settings: PreprocessSettings) -> np.ndarray:
-    """Return the pixels, 3 x H x W, or the JPEG file made of them, as the settings say."""
+    """Return the pixels, C x H x W, or the JPEG file made of them, as the settings say."""
     try:
         pixels = settings.image(decode(encoded))
     except BadImage as error:

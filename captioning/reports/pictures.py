@@ -84,12 +84,14 @@ def choose(evaluation: Evaluation, examples: Examples, clean: Path) -> Ranking:
     is_higher_better = higher_is_better(score_name)
     positions = best_median_worst(scores, higher_is_better=is_higher_better)
     sizes = sizes_of(clean, [ids[position] for band in positions for position in band])
+    if examples.transform.keeps_proportions:
+        sizes = {}
     bands = {
         name: [
             Shown(
                 image_id=ids[position],
                 position=position,
-                image=in_proportion(examples.images([position])[0], sizes, ids[position]),
+                image=in_proportion(_pixels(examples, position), sizes, ids[position]),
                 hypothesis=evaluation.hypotheses[ids[position]].text,
                 references=evaluation.references[ids[position]],
                 score=scores[position],
@@ -100,6 +102,12 @@ def choose(evaluation: Evaluation, examples: Examples, clean: Path) -> Ranking:
         if band
     }
     return Ranking(score_name=score_name, higher_is_better=is_higher_better, bands=bands)
+
+
+def _pixels(examples: Examples, position: int) -> np.ndarray:
+    """Return a stored picture, 3 x H x W; gray ones have three equal channels."""
+    pixels_CHW = examples.images([position])[0]
+    return np.broadcast_to(pixels_CHW, (3, *pixels_CHW.shape[1:]))
 
 
 def in_proportion(pixels_CHW: np.ndarray, sizes: Mapping[str, tuple[int, int]], image_id: str) -> np.ndarray:
