@@ -700,6 +700,14 @@ def test_joined_rows_can_be_read_from_the_archives_of_their_parts(tmp_path: Path
     assert rows["source"].tolist() == ["flickr"] * 2 + ["mine"] * 2 + ["links"] * 3
 
 
+def test_joined_part_may_be_for_testing_alone_but_for_pictures_without_captions(tmp_path: Path) -> None:
+    settings = joined_settings(tmp_path)
+    parts = {name: part | {"split": "test", "limit": None} for name, part in settings.parts.items()}
+    pairs = prepared(joined, tmp_path / "raw", settings.model_copy(update={"parts": parts}))
+    assert {pair.split for pair in pairs if pair.captions} == {"test"}
+    assert [pair.image_id for pair in pairs if pair.split == PREDICT] == ["mine/cats/unnamed"]
+
+
 def test_joined_prints_license_and_source_of_each_part(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -715,6 +723,10 @@ def test_joined_prints_license_and_source_of_each_part(
         ({}, "no parts; expected at least one NAME: {dataset: ..., its keys}"),
         ({"../up": {"dataset": "urls"}}, "part '../up': expected a name of letters, digits, - and _"),
         ({"a": {"dataset": "joined"}}, "part 'a': dataset is 'joined'; expected one of bms, coco,"),
+        (
+            {"a": {"dataset": "urls", "split": "tests"}},
+            "part 'a': split is 'tests'; expected one of train, val, test",
+        ),
         ({"a": {}}, "part 'a': dataset is None; expected one of bms, coco, flickr30k"),
         ({"a": {"dataset": "imagenet"}}, "no 'imagenet' in captioning.datasets; available: bms"),
         (

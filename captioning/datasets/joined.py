@@ -7,7 +7,8 @@
         mine: {dataset: folder, limit: 1000, ...}
 
 A part has its data set's own keys; the common ones (retries, timeouts, ...) are those of the section, but a part may
-have a `limit` of its own. `split.policy` may treat the parts as the strata that they are: rows.parquet names them.
+have a `limit` of its own, and a `split`, into which all of its images go that have captions: `split: test` makes a part
+that is only tested on. `split.policy` may treat the parts as the strata that they are: rows.parquet names them.
 
 dvc.yaml names this file and not those of the parts: after an edit of a part's module run `dvc repro --force download`.
 """
@@ -24,10 +25,13 @@ from pydantic import ValidationError, field_validator, model_validator
 from captioning import lookup
 from captioning.datasets import DatasetSettings, Fetch, Source
 from captioning.progress import say
-from captioning.records import Pair
+from captioning.records import SPLITS, Pair
 
 LICENSE = "those of its parts, each printed as it is prepared"
 CITATION = "those of its parts"
+
+SPLIT = "split"
+"""Key of a part."""
 
 
 class Settings(DatasetSettings):
@@ -57,7 +61,7 @@ def part_settings(settings: Settings) -> dict[str, DatasetSettings]:
     """Return the whole settings of each part.
 
     Raises:
-        ValueError: a part names no data set, or has unknown, missing or ill-typed keys.
+        ValueError: a part names no data set or split, or has unknown, missing or ill-typed keys.
     """
     own = {"dataset", "limit"}
     common = {key: getattr(settings, key) for key in DatasetSettings.model_fields if key not in own}
@@ -66,13 +70,15 @@ def part_settings(settings: Settings) -> dict[str, DatasetSettings]:
         if part.get("dataset") == "joined" or not isinstance(part.get("dataset"), str):
             known = ", ".join(other for other in lookup.names("datasets") if other != "joined")
             raise ValueError(f"part {name!r}: dataset is {part.get('dataset')!r}; expected one of {known}")
+        if part.get(SPLIT, "test") not in SPLITS:
+            raise ValueError(f"part {name!r}: split is {part[SPLIT]!r}; expected one of {', '.join(SPLITS)}")
         if repeated := sorted(set(part) & set(common)):
             raise ValueError(
                 f"part {name!r} has the keys {repeated}, which all parts share; state them once, above"
             )
         try:
             found[name] = lookup.find("datasets", part["dataset"]).Settings.model_validate(
-                {"limit": None, **common, **part}
+                {"limit": None, **common, **{key: value for key, value in part.items() if key != SPLIT}}
             )
         except ValidationError as error:
             sentences = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
@@ -100,8 +106,10 @@ def read_pairs(folder: Path, settings: Settings) -> Iterator[Pair]:
     for name, part in part_settings(settings).items():
         pairs = lookup.find("datasets", part.dataset).read_pairs(folder / name, part)
         for pair in itertools.islice(pairs, part.limit):
+            split = settings.parts[name].get(SPLIT, pair.split) if pair.captions else pair.split
             yield replace(
                 pair,
+                split=split,
                 image_id=f"{name}/{pair.image_id}",
                 source=name,
                 archive=pair.archive and f"{name}/{pair.archive}",
