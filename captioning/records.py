@@ -26,6 +26,8 @@ class Pair:
     """Name inside the archive."""
     url: str = ""
     """Where the image comes from."""
+    error: str = ""
+    """Why there is no image, where the data set makes its own: a fixed word, a colon and a sentence."""
     captions: tuple[str, ...] = ()
     """Raw reference captions, in the dataset's order."""
     split: str = ""

@@ -18,6 +18,7 @@ from captioning.datasets import (
     flickr30k,
     joined,
     karpathy,
+    molecules,
     scenes,
     urls,
 )
@@ -265,6 +266,62 @@ def bms_settings(folder: Path, **changes: Any) -> bms.Settings:
     return bms.Settings.model_validate(COMMON | section | changes)
 
 
+MOLECULE_STYLE = {
+    "bond_pixels": {"min": 18, "max": 30},
+    "max_side_pixels": 400,
+    "margin_pixels": {"min": 2, "max": 8},
+    "line_bonds": {"min": 0.05, "max": 0.1},
+    "gap_bonds": {"min": 0.15, "max": 0.2},
+    "letter_bonds": {"min": 0.45, "max": 0.6},
+    "min_letter_pixels": 9,
+    "fonts": ["telex", "freesans"],
+    "turned_degrees": 180,
+    "mirrored_share": 0.5,
+    "methyl_share": 0.0,
+    "hydrogen_share": 0.0,
+    "chiral_hydrogen_share": 0.5,
+    "crossed_share": 1.0,
+    "double_wedge_share": 0.2,
+    "coordgen_share": 0.0,
+}
+MOLECULE_SCAN = {
+    "smooth_share": 0.0,
+    "threshold": {"min": 128, "max": 200},
+    "coarse": {"share": 0.0, "most": 0.0},
+    "tilt": {"share": 0.0, "most": 0.0},
+    "quarter_turn_share": 0.0,
+    "salt": {"share": 0.0, "most": 0.0},
+    "pepper": {"share": 0.0, "most": 0.0},
+    "breaks": {"share": 0.0, "most": 0.0},
+}
+"""Without any defect."""
+
+
+def molecules_settings(folder: Path, table: str | None = None, **changes: Any) -> molecules.Settings:
+    """Return settings of made-up molecules, or of those in `table`, lines of SMILES where no other name is given."""
+    if table is not None:
+        path = folder / changes.pop("name", "molecules.smi")
+        path.write_text(table)
+        changes.setdefault("source", str(path))
+    section = {
+        "dataset": "molecules",
+        "source": None,
+        "smiles_column": None,
+        "num_molecules": 6,
+        "heavy_atoms": {"min": 4, "max": 9},
+        "caption": "inchi",
+        "shares": {"train": 0.8, "val": 0.1, "test": 0.1},
+        "copies": {"train": 2, "val": 1, "test": 1},
+        "seed": 0,
+        "style": MOLECULE_STYLE,
+        "scan": MOLECULE_SCAN,
+        "images_per_archive": 100,
+    }
+    if table is not None:
+        section["num_molecules"] = None
+    return molecules.Settings.model_validate(COMMON | section | changes)
+
+
 def own_keys(settings: DatasetSettings) -> dict[str, Any]:
     """Return a section's keys without the common ones: a part of `joined`."""
     common = set(DatasetSettings.model_fields) - {"dataset"}
@@ -291,6 +348,7 @@ SMALL: dict[str, Callable[[Path], DatasetSettings]] = {
     "folder": folder_settings,
     "joined": joined_settings,
     "karpathy": karpathy_settings,
+    "molecules": molecules_settings,
     "scenes": scenes_settings,
     "urls": urls_settings,
 }

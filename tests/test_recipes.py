@@ -25,7 +25,7 @@ from captioning.training.settings import TuningSettings
 from captioning.vocabulary import MARKERS, Vocabulary
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-OF_NO_SYSTEM = {"scenes", "your-pictures"}
+OF_NO_SYSTEM = {"molecules-small", "scenes", "your-pictures"}
 """Recipes that reproduce nothing that was published."""
 
 VOCABULARY = Vocabulary([*MARKERS, *(f"word{number}" for number in range(9_996))])

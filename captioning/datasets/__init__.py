@@ -10,10 +10,12 @@ Each module has
 - `read_pairs(folder, settings)`: yield one `Pair` an image, in a deterministic order, ids unique. Images without
   captions that are there to be captioned have the split `predict`; `source` stays empty but where data sets are joined.
 
-`prepare` may find in `folder` what an interrupted run left there, perhaps one of another `limit`. Memory does not grow
+`prepare` may find in `folder` what an interrupted run left there, perhaps one of another `limit`: archives that it
+fetched, and what it had put into a folder called `made` inside, which it must be able to judge. Memory does not grow
 with the number of images, unless the module says by how much. A pair whose image is in no archive states a `url`; the
-download stage fetches those itself, and each ends as one row with a status. Files in `folder` that only `read_pairs`
-needs may stay there; all are written deterministically.
+download stage fetches those itself, and each ends as one row with a status. So does a pair that states an `error`, for
+a data set that makes its own images. Files in `folder` that only `read_pairs` needs may stay there; all are written
+deterministically.
 """
 
 from collections.abc import Callable
@@ -24,6 +26,9 @@ from typing import Literal
 from pydantic import Field
 
 from captioning.params import Settings
+
+MADE = "made"
+"""Folder inside a data set's folder for what takes long to make: an interrupted run finds it again."""
 
 Fetch = Callable[[str, Path, str | None], None]
 """`fetch(url, path, sha256)`; raises `OSError` or `ValueError` with a sentence for the user when it cannot."""

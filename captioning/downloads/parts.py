@@ -28,13 +28,12 @@ from captioning.downloads.fetching import full_disk_named
 from captioning.downloads.pictures import Picture, fetch_image
 from captioning.outputs import whole_file
 
-PAIR_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("image_id", "source", "archive", "member", "url", "split", "license")]
-)
+STATED = ("image_id", "source", "archive", "member", "url", "split", "license")
+PAIR_SCHEMA = pa.schema([(name, pa.string()) for name in (*STATED, "error")])
 """An image as its data set states it; its captions lie in captions.parquet."""
 ROW_SCHEMA = pa.schema(
     [
-        *PAIR_SCHEMA,
+        *((name, pa.string()) for name in STATED),
         ("status", pa.string()),  # ok or failed
         ("error", pa.string()),  # a fixed word, a colon and a sentence; empty if all went well
         ("num_bytes", pa.int64()),  # of the image if it was fetched singly
@@ -118,9 +117,7 @@ class Parts:
                 rows = pq.read_table(self._table(number))
                 named.add(self._archive(number).name)
             else:
-                rows = pairs
-                for name, value in _row().items():
-                    rows = rows.append_column(name, pa.repeat(value, pairs.num_rows))
+                rows = _rows([_as_stated(pair) for pair in pairs.to_pylist()])
             yield from rows.to_batches()
         for path in self._folder.iterdir():
             if is_part(path) and path.name not in named:
@@ -139,7 +136,7 @@ class Parts:
 
     @staticmethod
     def _holds_single_images(pairs: pa.Table) -> bool:
-        return bool(pc.any(pc.equal(pairs["archive"], "")).as_py())
+        return bool(pc.any(pc.and_(pc.equal(pairs["archive"], ""), pc.equal(pairs["error"], ""))).as_py())
 
     def _is_finished(self, number: int) -> bool:
         pairs = self._read(number)
@@ -171,7 +168,7 @@ class Parts:
         return {
             pair["image_id"]: pair
             for pair in pairs.to_pylist()
-            if not pair["archive"] and pair["image_id"] not in settled
+            if not pair["archive"] and not pair["error"] and pair["image_id"] not in settled
         }
 
     async def _write(self, number: int, outcomes: AsyncIterator[Outcome], tally: "Tally") -> None:
@@ -185,8 +182,8 @@ class Parts:
             for pair in pairs.to_pylist():
                 if pair["image_id"] in to_fetch:
                     row = archive.add(pair, await anext(outcomes))
-                elif pair["archive"]:
-                    row = {**pair, **_row()}
+                elif pair["archive"] or pair["error"]:
+                    row = _as_stated(pair)
                 else:
                     row = archive.copy(earlier[pair["image_id"]])
                 rows.append(row)
@@ -300,6 +297,11 @@ def _row(
     *, status: str = "ok", error: str = "", num_bytes: int = 0, sha256: str = ""
 ) -> dict[str, str | int]:
     return {"status": status, "error": error, "num_bytes": num_bytes, "sha256": sha256}
+
+
+def _as_stated(pair: dict[str, str]) -> dict[str, Any]:
+    """Return the row of a pair that needs no fetching."""
+    return {**pair, **_row(status="failed" if pair["error"] else "ok", error=pair["error"])}
 
 
 def _rows(rows: list[dict[str, Any]]) -> pa.Table:

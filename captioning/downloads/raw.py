@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captioning import downloads, formats, home, lookup, tables
-from captioning.datasets import DatasetSettings
+from captioning.datasets import MADE, DatasetSettings
 from captioning.downloads import fetching, parts
 from captioning.downloads.answers import FetchError
 from captioning.downloads.fetching import fetch, full_disk_named
@@ -107,10 +107,11 @@ def _datasets(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _clear(folder: Path, unfinished: Path) -> None:
-    """Delete what an interrupted run left, but for whole files that were fetched and parts: it is written anew."""
+    """Delete what an interrupted run left, but for whole files that were fetched or made, and parts."""
     kept = fetching.finished_files(unfinished)
     for path in folder.rglob("*"):
-        if path.is_file() and unfinished not in path.parents and path not in kept and not parts.is_part(path):
+        is_kept = path in kept or parts.is_part(path) or MADE in path.relative_to(folder).parts[:-1]
+        if path.is_file() and unfinished not in path.parents and not is_kept:
             path.unlink()
 
 
