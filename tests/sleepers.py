@@ -10,8 +10,8 @@ import psutil
 LIMIT_SECONDS = 20.0
 
 
-def wait_until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
+def wait_until(claim: Callable[[], bool], seconds: float = LIMIT_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)

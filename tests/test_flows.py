@@ -19,6 +19,7 @@ from scratch_project import (
     THREE_STAGES,
     ask_server,
     make_project,
+    make_project_of_ranks,
     one_stage,
     processes_with,
     wait_until,
@@ -265,23 +266,6 @@ def test_nothing_survives_the_flow_process(prefect: str, tmp_path: Path, number:
     wait_until(lambda: processes_with(seconds) == [])
 
 
-RANKS = """
-import os, signal, time
-from pathlib import Path
-from torch import distributed
-
-signal.signal(signal.SIGTERM, lambda *_: None if distributed.get_rank() else exit(143))
-distributed.init_process_group("gloo")
-state = Path("../state.txt")
-begun_at = int(state.read_text()) if state.exists() else 0
-print(f"rank {distributed.get_rank()} begins at {begun_at}", flush=True)
-for step in range(begun_at, 10):
-    distributed.barrier()
-    if distributed.get_rank() == 0:
-        state.write_text(str(step + 1))
-    if begun_at == 0 and step == 4:
-        time.sleep(600)
-"""
 SERVE = "from flows.pipeline import pipeline; pipeline.serve(name='cancelled', pause_on_shutdown=False)"
 
 
@@ -291,10 +275,7 @@ SERVE = "from flows.pipeline import pipeline; pipeline.serve(name='cancelled', p
 def test_cancelling_in_the_pages_ends_every_rank_within_30_seconds_and_the_next_run_goes_on(
     prefect: str, tmp_path: Path
 ) -> None:
-    command = "cd work && python -m torch.distributed.run --standalone --nproc-per-node 2 ranks.py && touch ../out.txt"
-    folder = make_project(tmp_path, one_stage(command))
-    (folder / "work").mkdir()
-    (folder / "work" / "ranks.py").write_text(RANKS)
+    folder = make_project_of_ranks(tmp_path)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CAPTIONING_"))}
     settings = {
         "PREFECT_API_URL": prefect,

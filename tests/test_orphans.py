@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
-from scratch_project import make_project, one_stage
+from scratch_project import make_project, make_project_of_ranks, one_stage, processes_with
 from sleepers import LIMIT_SECONDS, Sleepers, wait_until
 
 from flows import orphans, servers
@@ -51,6 +52,28 @@ def test_a_stage_whose_supervisor_is_killed_is_ended_and_has_failed(
     assert (run.outcome, run.has_begun) == ("failed", True)
     words = "the supervisor was killed by signal 9, and what it had started was ended"
     assert run.last_lines[-1] == lines[-1] == words
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+def test_a_rank_that_is_killed_takes_the_others_along_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_project_of_ranks(tmp_path))
+    lines: list[str] = []
+
+    def kill_a_rank() -> None:
+        wait_until(lambda: Path("state.txt").exists() and Path("state.txt").read_text() == "5", 120)
+        psutil.Process(max(processes_with("ranks.py"))).kill()
+
+    killer = threading.Thread(target=kill_a_rank)
+    killer.start()
+    killed = run_stage("only", lines.append)
+    killer.join()
+    assert killed.outcome == "failed"
+    assert processes_with("ranks.py") == []
+    assert run_stage("only", lines.append).outcome == "ran"
+    assert "rank 1 begins at 5" in lines
 
 
 def test_what_ignores_the_request_to_end_is_killed_after_the_grace(

@@ -218,8 +218,10 @@ def resumed(prefect: str, original: Path, tmp_path_factory: pytest.TempPathFacto
     with subprocess.Popen(
         command, cwd=folder, env={**os.environ, **settings}, stderr=subprocess.DEVNULL
     ) as one:
-        wait_until(lambda: (order.exists() and "train 4" in order.read_text()) or one.poll() is not None)
-        one.kill()
+        try:
+            wait_until(lambda: (order.exists() and "train 4" in order.read_text()) or one.poll() is not None)
+        finally:
+            one.kill()
     wait_until(lambda: not processes_with("learn.py"))
     (folder / "quick").touch()
     with pytest.MonkeyPatch.context() as monkeypatch:
