@@ -1,5 +1,6 @@
 """A real service under hostile input: refused in bounded time and memory, and good pictures are captioned on."""
 
+import json
 import os
 import re
 import socket
@@ -131,17 +132,14 @@ def test_nothing_in_the_service_loads_a_pickle() -> None:
 
 
 def test_a_name_in_a_request_opens_no_file(service: Served, tmp_path: Path) -> None:
+    """Who opens a pipe that nobody writes to waits for ever: the request would not be answered in time."""
     named = tmp_path / "secret.png"
-    named.write_bytes(hostile.picture())
-    os.utime(named, (0, 0))
+    os.mkfifo(named)
     for sent in (
         hostile.address(str(named)),
         hostile.address(named.as_uri()),
         hostile.body(hostile.form((f'name="images"; filename="{named}"', "")), hostile.MULTIPART),
-        lambda url: httpx.get(f"{url}/search/thumbnails/{named.name}").status_code,
+        hostile.body(json.dumps({"images": [{"base64": str(named)}]})),
+        lambda url: httpx.get(f"{url}/search/thumbnails/{named}").status_code,
     ):
         assert 400 <= sent(service.url) < 500
-    assert named.stat().st_atime == 0
-    named.read_bytes()
-    if named.stat().st_atime == 0:
-        pytest.skip("this file system does not note when a file is read")
