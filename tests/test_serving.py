@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,9 +43,10 @@ def service(home: Path) -> Iterator[Served]:
         "request-bytes": MAX_REQUEST_BYTES,
         "memory-bytes": MAX_REQUEST_BYTES,
     }
+    stop = ["--stop-seconds", "1"]
     options = [word for name, value in limits.items() for word in (f"--max-{name}", str(value))]
     models = ["--model", str(home / "first"), "--challenger", str(home / "second")]
-    with serve(*models, *options, home=home) as running:
+    with serve(*models, *options, *stop, home=home) as running:
         yield running
 
 
@@ -508,3 +511,17 @@ def test_every_route_stands_in_the_documentation(service: Served) -> None:
     text = (ROOT / "docs" / "service.md").read_text()
     for path in httpx.get(f"{service.url}/openapi.json").json()["paths"]:
         assert path.partition("/thumbnails")[0] in text
+
+
+# --- the end of this file's service
+
+
+def test_a_request_that_never_ends_does_not_keep_the_service_from_its_end(service: Served) -> None:
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        head = f"POST /captions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        while service.metric("captioning_requests_in_flight") < 2:  # it, and the look at the metrics
+            time.sleep(0.01)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(15) == 0, "long before the 20 s that a body may take"
