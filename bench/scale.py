@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from captioning import params, splits
 from captioning.cleaning import measurements
 from captioning.cleaning import tables as tables_of_clean
-from captioning.downloads import CAPTION_SCHEMA, ROW_SCHEMA
+from captioning.downloads.parts import ROW_SCHEMA
+from captioning.downloads.raw import CAPTION_SCHEMA
 from captioning.gates import judge_tables
 from captioning.home import work
 from captioning.preprocessing.plan import write_plan

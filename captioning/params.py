@@ -18,7 +18,7 @@ from captioning import home, lookup
 PARAMS_FILE = Path("params.yaml")
 
 SECTIONS = {
-    "download": "captioning.downloads:read_settings",
+    "download": "captioning.downloads.raw:read_settings",
     "clean": "captioning.cleaning:CleanSettings",
     "split": "captioning.splits:SplitSettings",
     "validate": "captioning.gates:ValidateSettings",

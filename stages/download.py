@@ -9,8 +9,9 @@ goes on where it ended.
 from collections import Counter
 from pathlib import Path
 
-from captioning import downloads, lookup, params
+from captioning import lookup, params
 from captioning.downloads.parts import name_counts
+from captioning.downloads.raw import download
 from captioning.progress import say
 from stages import run
 
@@ -20,7 +21,7 @@ def main(raw: Path) -> None:
     settings = params.load("download")
     dataset = lookup.find("datasets", settings.dataset)
     say(f"download: {settings.dataset}. License: {dataset.LICENSE}. Source: {dataset.CITATION}")
-    counts = downloads.download(settings, raw)
+    counts = download(settings, raw)
     reasons = f" ({name_counts(Counter(counts.reasons))})" if counts.num_failed else ""
     images = f"{counts.num_images:,} images, {counts.num_failed:,} of them failed{reasons}"
     say(f"download: {images}, {counts.num_captions:,} captions")

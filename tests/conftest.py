@@ -32,15 +32,16 @@ TINY_IMAGES = 48
 @pytest.fixture(scope="session")
 def tiny_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with raw, clean and splits of a few generated scenes."""
-    from captioning import cleaning, downloads, params, splits
+    from captioning import cleaning, params, splits
+    from captioning.downloads import raw
 
     folder = tmp_path_factory.mktemp("tables")
     values = params.read(ROOT / "params.yaml")
-    settings = downloads.read_settings(values["download"] | {"num_images": TINY_IMAGES})
+    settings = raw.read_settings(values["download"] | {"num_images": TINY_IMAGES})
     clean_settings = cleaning.CleanSettings.model_validate(values["clean"])
     with pytest.MonkeyPatch.context() as patch:  # another test process makes the same
         patch.setenv("CAPTIONING_HOME", str(folder / "home"))
-        downloads.download(settings, folder / "raw")
+        raw.download(settings, folder / "raw")
         cleaning.clean(folder / "raw", folder / "clean", clean_settings)
     splits.write_splits(
         folder / "clean", folder / "splits", splits.SplitSettings.model_validate(values["split"])

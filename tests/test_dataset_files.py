@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from captioning.datasets import bms, coco, flickr30k, joined, urls
 from captioning.datasets import folder as folder_dataset
-from captioning.downloads import download
+from captioning.downloads.raw import download
 from captioning.formats import json_lists
 from captioning.formats.caption_tables import read_rows
 from captioning.formats.large_zips import DamagedMember, read_directory, read_pieces

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from captioning import lookup
 from captioning.datasets import flickr8k, karpathy
-from captioning.downloads import download
+from captioning.downloads.raw import download
 from captioning.formats import json_lists
 from captioning.records import PREDICT, SPLITS, Pair
 

@@ -20,7 +20,8 @@ from scratch_project import wait_until
 
 from captioning import home, progress
 from captioning.datasets import karpathy
-from captioning.downloads import Counts, answers, connections, download, parts, pictures, read_settings
+from captioning.downloads import answers, connections, parts, pictures
+from captioning.downloads.raw import Counts, download, read_settings
 
 COMMON = {
     "limit": None,
@@ -277,7 +278,7 @@ def test_refused_download_is_accepted_without_fetching_when_more_failures_are_al
 DOWNLOAD = """
 import json, sys
 from pathlib import Path
-from captioning.downloads import download, read_settings
+from captioning.downloads.raw import download, read_settings
 download(read_settings(json.loads(sys.argv[1])), Path(sys.argv[2]))
 """
 

@@ -26,7 +26,7 @@ from rdkit import Chem
 from rdkit.Chem import inchi
 
 from captioning.datasets import joined, molecules
-from captioning.downloads import download
+from captioning.downloads.raw import download
 from captioning.drawings import making, pen
 from captioning.drawings.fragments import BEGINNINGS, FRAGMENTS, Slot, join, make_up
 from captioning.drawings.making import DrawingSettings, Order, draw
