@@ -16,6 +16,11 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from aiohttp import TCPConnector
 
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is given out of IPv6; Python calls public what was once local (fec0::/10) and what is not given out."""
+NOT_PUBLIC = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16"))
+"""Not called private everywhere, though clouds answer there to their own machines alone: Oracle's metadata, and Azure's
+agent."""
 SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -49,15 +54,20 @@ def guarded_connector(is_allowed: Callable[[str, int], bool], **options: Any) ->
 
 def is_public(address: str) -> bool:
     """Return whether an IP address is of the public internet: not private, of this machine, link-local, multicast or
-    reserved. An IPv4 address that an IPv6 one carries to a gateway is judged as well.
+    reserved. An IPv4 address that an IPv6 one carries is judged instead.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip in SIX_TO_FOUR:
-            return is_public(str(ipaddress.IPv4Address(ip.packed[2:6])))
-        if ip in NAT64:
-            return is_public(str(ipaddress.IPv4Address(ip.packed[12:])))
-    return ip.is_global and not ip.is_multicast
+        if carried := _carried(ip):
+            return is_public(str(carried))
+        return ip in GLOBAL_UNICAST and ip.is_global
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
+
+
+def _carried(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if ip in SIX_TO_FOUR:
+        return ipaddress.IPv4Address(ip.packed[2:6])
+    return ipaddress.IPv4Address(ip.packed[12:]) if ip in NAT64 else ip.ipv4_mapped
 
 
 def _proxies() -> set[tuple[str, int]]:
