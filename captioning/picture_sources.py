@@ -1,6 +1,7 @@
 """What a person names -> pictures, one after the other: files, folders, patterns, addresses, a list of these."""
 
 import asyncio
+import base64
 import glob
 import os
 import re
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from captioning.downloads.connections import Outcome
 
 STANDARD_INPUT = "-"
+WHITE_SPACE = str.maketrans("", "", " \t\r\n")
 PICTURES_AHEAD = 32
 """Fetched from addresses and held in memory before they are asked for."""
 NUM_CONNECTIONS, CONNECTIONS_PER_HOST, RETRIES = 8, 4, 3
 TIMEOUT_SECONDS, MAX_SECONDS = 30.0, 120.0
 """To connect and between two pieces of an answer; for a whole picture."""
+LOOK_AGAIN_SECONDS = 0.02
+"""Whether what was fetched ahead has been asked for."""
 
 
 def expand(sources: Sequence[str], lines: Iterable[str]) -> list[str]:
@@ -77,6 +81,18 @@ def is_address(source: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
 
 
+def from_base64(text: str) -> bytes:
+    """Return the bytes of base64, with or without line ends and the `data:image/png;base64,` that browsers write.
+
+    Raises:
+        ValueError: it is none.
+    """
+    beginning, has_comma, _ = text[:200].partition(",")
+    if has_comma and beginning.startswith("data:"):
+        text = text[len(beginning) + 1 :]
+    return base64.b64decode(text.translate(WHITE_SPACE), validate=True)
+
+
 def printable(name: str) -> str:
     """Return a name as it can be written as UTF-8; a file's name may be any bytes."""
     return os.fsencode(name).decode("utf-8", "replace")
@@ -115,7 +131,8 @@ def _fetch(
     addresses: Sequence[str], allow_private_addresses: bool, bounds: Bounds
 ) -> Iterator[bytes | OSError]:
     """Yield what addresses answer, in order, while a thread of its own fetches the next ones."""
-    outcomes: Queue[Outcome | BaseException] = Queue(PICTURES_AHEAD)
+    outcomes: Queue[Outcome | BaseException] = Queue()
+    is_left = threading.Event()
 
     async def run() -> None:
         from captioning.downloads.answers import open_session
@@ -141,7 +158,12 @@ def _fetch(
             )
             async with aclosing(connections.fetch(addresses)) as found:
                 async for outcome in found:
-                    await asyncio.to_thread(outcomes.put, outcome)
+                    # no thread waits for room: nobody may come to make any, and the process would not end
+                    while outcomes.qsize() >= PICTURES_AHEAD:
+                        if is_left.is_set():
+                            return
+                        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                    outcomes.put(outcome)
 
     def work() -> None:
         try:
@@ -149,12 +171,15 @@ def _fetch(
         except BaseException as error:  # a defect: whoever waits for the outcome shall see it
             outcomes.put(error)
 
-    threading.Thread(target=work, daemon=True).start()
-    for _ in addresses:
-        outcome = outcomes.get()
-        if isinstance(outcome, OSError):
-            yield outcome
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            yield outcome.encoded
+    threading.Thread(target=work, name="fetch pictures", daemon=True).start()
+    try:
+        for _ in addresses:
+            outcome = outcomes.get()
+            if isinstance(outcome, OSError):
+                yield outcome
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                yield outcome.encoded
+    finally:
+        is_left.set()

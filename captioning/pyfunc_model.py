@@ -8,8 +8,6 @@ Addresses are fetched from the public internet only, and from private networks, 
 CAPTIONING_ALLOW_PRIVATE_ADDRESSES=true.
 """
 
-import base64
-import binascii
 import math
 import os
 from collections.abc import Iterator
@@ -29,7 +27,6 @@ MAX_IMAGE_BYTES = 64 * 2**20
 """A larger file is refused before it is decoded."""
 BOUNDS = picture_sources.Bounds(max_bytes=MAX_IMAGE_BYTES, max_seconds=20.0, retries=1)
 PRIVATE_VARIABLE = "CAPTIONING_ALLOW_PRIVATE_ADDRESSES"
-WHITE_SPACE = str.maketrans("", "", " \t\r\n")
 
 
 class Caption(BaseModel):
@@ -115,17 +112,11 @@ def _bytes(text: str) -> bytes:
     if len(text) * 3 // 4 > MAX_IMAGE_BYTES:
         raise BadImage(f"the file is larger than {MAX_IMAGE_BYTES:,} bytes")
     try:
-        return base64.b64decode(_after_data(text).translate(WHITE_SPACE), validate=True)
-    except (binascii.Error, ValueError):
+        return picture_sources.from_base64(text)
+    except ValueError:
         raise BadImage(
             "not base64: send the bytes of an image file, encoded in base64, or an http or https address"
         ) from None
-
-
-def _after_data(text: str) -> str:
-    """Return the base64 of a `data:image/png;base64,...`, as browsers write it."""
-    beginning, has_comma, _ = text[:200].partition(",")
-    return text[len(beginning) + 1 :] if has_comma and beginning.startswith("data:") else text
 
 
 mlflow.models.set_model(CaptioningModel())

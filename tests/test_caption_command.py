@@ -263,3 +263,20 @@ def test_a_sidecar_that_is_no_xmp_is_left_alone_and_named(
         "writes a sidecar beside each file, so it takes no https://example.org/x.jpg"
         in capsys.readouterr().err
     )
+
+
+def test_pictures_fetched_ahead_that_nobody_asks_for_keep_no_process_from_its_end(tmp_path: Path) -> None:
+    program = """
+import sys, time
+from captioning import picture_sources
+next(picture_sources.read([sys.argv[1]] * 100, allow_private_addresses=True))
+print("asks for no more", flush=True)
+"""
+    with serve() as site:
+        site.files["a"] = b"a picture"
+        url = f"{site.url}/file/a"
+        command = [sys.executable, "-c", program, url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as asking:
+            assert asking.stdout is not None and asking.stdout.read() == b"asks for no more\n"
+            assert asking.wait(60) == 0
+        assert site.requests["/file/a"] < 100

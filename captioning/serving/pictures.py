@@ -1,17 +1,17 @@
 """Pictures as a request names them -> pixels, or a refusal each: from its body, from addresses, from storage."""
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 
+from captioning.picture_sources import from_base64
 from captioning.serving.addresses import Rules
+from captioning.serving.body import GivenPicture
 from captioning.serving.decoding import Decoders
 from captioning.serving.problems import Problem
 from captioning.serving.settings import ServiceSettings
@@ -22,29 +22,6 @@ T = TypeVar("T")
 
 FETCHED_AHEAD = 4
 """Files in memory for each that is being decoded: what is fetched waits for its decoding in no larger number."""
-
-
-WHITE_SPACE = str.maketrans("", "", " \t\r\n")
-
-
-class GivenPicture(Protocol):
-    """A picture as a request names it: the bytes of a file, the file in base64, or an address."""
-
-    @property
-    def name(self) -> str:
-        """What the answer calls it."""
-
-    @property
-    def encoded(self) -> bytes | None:
-        """The file."""
-
-    @property
-    def base64(self) -> str | None:
-        """The file in base64."""
-
-    @property
-    def url(self) -> str | None:
-        """An address, instead of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +95,20 @@ class Pictures:
     ) -> Taken[T] | Problem:
         try:
             if given.url is None:
-                return await self._keep(given, _uploaded(given, self._settings.max_bytes), shrink, room)
+                async with self._shrinking:  # base64 becomes a file no earlier than that is decoded
+                    encoded = await asyncio.to_thread(_uploaded, given, self._settings.max_bytes)
+                    return await self._keep(given, encoded, shrink, room)
             async with self._fetching:
-                return await self._keep(given, await self.fetch(given.url), shrink, room)
+                encoded = await self.fetch(given.url)
+                async with self._shrinking:
+                    return await self._keep(given, encoded, shrink, room)
         except Problem as problem:
             return problem
 
     async def _keep(
         self, given: GivenPicture, encoded: bytes, shrink: Callable[[np.ndarray], T], room: "_Room"
     ) -> Taken[T]:
-        async with self._shrinking:
-            seen = await asyncio.to_thread(shrink, await self._decoders.decode(encoded))
+        seen = await asyncio.to_thread(shrink, await self._decoders.decode(encoded))
         return Taken(name=given.name, seen=seen, encoded=room.keep(encoded))
 
     async def fetch(self, address: str) -> bytes:
@@ -142,24 +122,16 @@ class Pictures:
 
 
 def _uploaded(given: GivenPicture, max_bytes: int) -> bytes:
-    encoded = given.encoded if given.base64 is None else from_base64(given.base64)
+    encoded = given.encoded if given.base64 is None else _decoded(given.base64)
     if len(encoded or b"") > max_bytes:
         raise too_large(given.name, max_bytes)
     return encoded or b""
 
 
-def from_base64(text: str) -> bytes:
-    """Return the bytes of base64, with or without line ends and the `data:image/png;base64,` that browsers write.
-
-    Raises:
-        Problem: 422, it is none.
-    """
-    beginning, has_comma, _ = text[:200].partition(",")
-    if has_comma and beginning.startswith("data:"):
-        text = text[len(beginning) + 1 :]
+def _decoded(text: str) -> bytes:
     try:
-        return base64.b64decode(text.translate(WHITE_SPACE), validate=True)
-    except (binascii.Error, ValueError):
+        return from_base64(text)
+    except ValueError:
         sentence = "the text is not base64; send the bytes of an image file, encoded in base64"
         raise Problem(422, sentence, title="Not base64") from None
 
