@@ -8,19 +8,21 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import psutil
 import pytest
+from hostile import chunk, picture, png, rle_bitmap, tiff_of_large_tiles
 from local_site import Site, serve
 from PIL import Image
 from s3 import BUCKET, serving_s3
 
 from captioning.serving.addresses import Rules
+from captioning.serving.body import GivenPicture
 from captioning.serving.decoding import Decoders
-from captioning.serving.pictures import Pictures, Taken, from_base64
+from captioning.serving.pictures import Pictures, Taken
 from captioning.serving.problems import Problem
 from captioning.serving.setting_values import check_prefix
 from captioning.serving.settings import ServiceSettings
@@ -30,29 +32,20 @@ PUBLIC = "127.0.0.5"
 MAX_BYTES = 200_000
 
 
-def picture(form: str = "PNG", size: tuple[int, int] = (40, 30), **options: object) -> bytes:
-    encoded = io.BytesIO()
-    Image.new("RGB", size, "red").save(encoded, form, **options)
-    return encoded.getvalue()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    name: str = "it"
-    encoded: bytes | None = None
-    base64: str | None = None
-    url: str | None = None
+def given(**stated: Any) -> GivenPicture:
+    """Return a picture of a request, named `it` unless told otherwise."""
+    return GivenPicture(**{"name": "it", **stated})
 
 
 def take(
-    *given: Given, keep_files: bool = False, **settings: object
+    *stated: GivenPicture, keep_files: bool = False, **settings: object
 ) -> list[Taken[tuple[int, ...]] | Problem]:
     """Return the shape of each picture, or its refusal."""
     values = {"decode_seconds": 60.0, "decoders": 1, "max_bytes": MAX_BYTES, **settings}
 
     async def run() -> list[Taken[tuple[int, ...]] | Problem]:
         async with Pictures(ServiceSettings.model_validate(values)) as pictures:
-            return await pictures.take(given, lambda pixels: pixels.shape, keep_files=keep_files)
+            return await pictures.take(stated, lambda pixels: pixels.shape, keep_files=keep_files)
 
     return asyncio.run(run())
 
@@ -66,61 +59,35 @@ def refusals(found: list[Taken[tuple[int, ...]] | Problem]) -> list[tuple[int, s
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
 def test_what_people_have_pictures_in_is_read(form: str) -> None:
-    (found,) = take(Given(encoded=picture(form)))
+    (found,) = take(given(encoded=picture(form)))
     assert isinstance(found, Taken) and found.seen == (30, 40, 3) and found.encoded is None
 
 
 def test_base64_may_have_line_ends_and_what_browsers_write_before_it() -> None:
     text = base64.encodebytes(picture()).decode()
     assert "\n" in text
-    found = take(Given(base64=text), Given(base64=f"data:image/png;base64,{text}"), Given(base64="no!"))
+    found = take(given(base64=text), given(base64=f"data:image/png;base64,{text}"), given(base64="no!"))
     assert [own.seen for own in found[:2] if isinstance(own, Taken)] == [(30, 40, 3)] * 2
     assert refusals(found)[2] == (
         422,
         "the text is not base64; send the bytes of an image file, encoded in base64",
     )
-    assert from_base64("") == b""
 
 
 def test_files_are_kept_only_where_asked_for_and_only_so_many_bytes() -> None:
     small = picture()
     bounds = {"max_bytes": 2 * len(small), "max_request_bytes": 2 * len(small)}
-    found = take(*[Given(encoded=small)] * 3, keep_files=True, **bounds)
+    found = take(*[given(encoded=small)] * 3, keep_files=True, **bounds)
     assert [own.encoded for own in found if isinstance(own, Taken)] == [small, small]
     assert refusals(found)[2][0] == 413
 
 
 def test_too_many_bytes_are_refused_before_they_are_decoded() -> None:
-    found = take(Given(name="big.png", encoded=bytes(MAX_BYTES + 1)))
+    found = take(given(name="big.png", encoded=bytes(MAX_BYTES + 1)))
     assert refusals(found) == [(413, "'big.png' has more than 200,000 bytes; send a smaller picture")]
 
 
 # --- decoding
-
-
-def png(width: int, height: int, *chunks: bytes) -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(chunks) + chunk(b"IEND", b"")
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def tiff_of_large_tiles(side: int) -> bytes:
-    """Return a TIFF of 16 x 16 pixels, stored in one tile of side x side."""
-    tile = zlib.compress(bytes(side * side * 3), 9)
-    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 2), (277, 3), (322, side), (323, side)]
-    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(tile))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + tile
-
-
-def rle_bitmap(side: int, num_runs: int) -> bytes:
-    """Return a BMP that Pillow decodes in Python, run after run of one pixel."""
-    runs = b"\1\1" * num_runs
-    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0)
-    return b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078) + head + bytes(1024) + runs
 
 
 @pytest.mark.parametrize(
@@ -139,7 +106,7 @@ def rle_bitmap(side: int, num_runs: int) -> bytes:
 )
 def test_a_flood_of_pixels_is_refused_before_it_is_decoded(encoded: bytes, why: str) -> None:
     before = time.process_time()
-    ((status, detail),) = refusals(take(Given(encoded=encoded)))
+    ((status, detail),) = refusals(take(given(encoded=encoded)))
     assert (status, why in detail) == (413, True), detail
     assert time.process_time() - before < 5
 
@@ -156,7 +123,7 @@ def test_formats_that_start_programs_or_are_obscure_are_no_pictures_here() -> No
         picture("JPEG")[:200],
         b"",
     ]
-    found = refusals(take(*(Given(encoded=own) for own in files)))
+    found = refusals(take(*(given(encoded=own) for own in files)))
     assert [status for status, _ in found] == [415] * len(files)
     assert found[0][1] == (
         "not a picture: it begins with b'%!PS-Adobe-3.0 E'; send a JPEG, PNG, GIF, WebP, BMP, TIFF or AVIF file"
@@ -169,7 +136,7 @@ def test_text_and_profiles_that_unpack_to_much_are_not_unpacked() -> None:
     row = zlib.compress(bytes(4))
     text, profile = chunk(b"zTXt", b"a\0\0" + much), chunk(b"iCCP", b"a\0\0" + much)
     found = take(
-        *(Given(encoded=png(1, 1, own, chunk(b"IDAT", row))) for own in (text, profile)), max_bytes=1_000_000
+        *(given(encoded=png(1, 1, own, chunk(b"IDAT", row))) for own in (text, profile)), max_bytes=1_000_000
     )
     assert all(own.status == 415 if isinstance(own, Problem) else own.seen == (1, 1, 3) for own in found)
 
@@ -205,6 +172,20 @@ def test_a_decoder_that_crashes_costs_one_picture(monkeypatch: pytest.MonkeyPatc
         assert not [own for own in psutil.Process().children() if "decoding_process" in str(own.cmdline())]
 
     asyncio.run(run())
+
+
+def test_a_decoder_that_was_killed_while_it_waited_costs_no_picture() -> None:
+    async def run() -> list[tuple[int, ...]]:
+        async with Decoders(num_processes=1, max_pixels=10_000, max_seconds=60.0) as decoders:
+            shapes = []
+            for _ in range(2):
+                shapes.append((await decoders.decode(picture())).shape)
+                for child in psutil.Process().children():
+                    child.kill()
+                    child.wait()
+            return shapes
+
+    assert asyncio.run(run()) == [(30, 40, 3)] * 2
 
 
 def test_a_request_that_is_given_up_leaves_no_decoder_out_of_step() -> None:
@@ -260,7 +241,7 @@ def fetch(*urls: str, sites: tuple[Site, ...], **settings: object) -> list[tuple
         "fetch_ports": (80, 443, *map(port, sites)),
         "fetch_seconds": 2.0,
     }
-    return refusals(take(*(Given(url=url) for url in urls), **{**allowed, **settings}))
+    return refusals(take(*(given(url=url) for url in urls), **{**allowed, **settings}))
 
 
 def test_a_picture_behind_an_address_is_read_and_nothing_of_ours_is_sent_there(site: Site) -> None:
@@ -471,7 +452,7 @@ def test_pictures_come_from_the_storage_that_is_allowed_and_from_no_other() -> N
         names = ["in/a.png", "out/a.png", "in/big", "in/empty", "in/absent.png", "in/../out/a.png"]
         found = refusals(
             take(
-                *(Given(url=f"s3://{BUCKET}/{own}") for own in names),
+                *(given(url=f"s3://{BUCKET}/{own}") for own in names),
                 storage_prefixes=(f"s3://{BUCKET}/in/",),
             )
         )
@@ -489,7 +470,7 @@ def test_storage_that_does_not_answer_says_nothing_of_its_credentials(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "top-secret")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    found = take(Given(url="s3://bucket/a/b.png"), storage_prefixes=("s3://bucket/a/",), fetch_seconds=3.0)
+    found = take(given(url="s3://bucket/a/b.png"), storage_prefixes=("s3://bucket/a/",), fetch_seconds=3.0)
     ((status, detail),) = refusals(found)
     assert status == 424 and "secret" not in detail and "somebody" not in detail
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in detail

@@ -53,7 +53,7 @@ class Decoders:
         if not encoded:
             raise Problem(415, f"the file is empty; {ADVICE}", title="Not a picture")
         async with self._places:
-            process = self._idle.pop() if self._idle else await self._start()
+            process = self._living() or await self._start()
             try:
                 async with asyncio.timeout(self._max_seconds):
                     pixels = await process.ask(encoded)
@@ -74,6 +74,15 @@ class Decoders:
                 raise
             self._idle.append(process)
             return pixels
+
+    def _living(self) -> "_Process | None":
+        """Return an idle process; one may have been killed meanwhile, where memory is short."""
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_alive():
+                return process
+            process.end()
+        return None
 
     async def _start(self) -> "_Process":
         process = _Process(self._max_pixels)
@@ -102,6 +111,10 @@ class _Process:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # libraries complain there of each damaged file
             )
+
+    def is_alive(self) -> bool:
+        """Tell whether it has not ended."""
+        return self._process.poll() is None
 
     async def is_ready(self) -> None:
         """Return when it answers, so that its start is not taken for the time of a picture."""

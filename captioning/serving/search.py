@@ -33,7 +33,6 @@ class Search:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._folder = settings.collection or home.collection()
-        self._max_pixels = settings.max_pixels
         self._lock = threading.Lock()
         self._opened: Collection | None = None
         self._written = 0
@@ -80,13 +79,13 @@ class Search:
                 404, "there is no collection to search; `captioning index FOLDER` on the server makes one"
             )
         with self._lock:
-            written = (self._folder / "meta.json").stat().st_mtime_ns
             try:
+                written = (self._folder / "meta.json").stat().st_mtime_ns
                 if self._opened is None:
                     self._opened = open_for_search(self._folder)
                 elif written != self._written:
                     self._opened.reload()
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 LOG.error("the collection cannot be opened", extra={"reason": str(error)})
                 sentence = "the collection cannot be opened; `captioning search` on the server says why"
                 raise Problem(404, sentence) from None

@@ -10,11 +10,14 @@ from captioning.serving.problems import Problem, refusals
 from captioning.serving.search import Search
 from captioning.serving.settings import ServiceSettings
 
+THUMBNAILS_AT_ONCE = 2
+"""Made of whole pictures, in threads that captions need, too."""
 KEEP = {"Cache-Control": "private, max-age=600"}
 
 
 def install(app: FastAPI, search: Search, settings: ServiceSettings) -> None:
     """Add them."""
+    making = asyncio.Semaphore(THUMBNAILS_AT_ONCE)
 
     @app.get("/search", tags=["search"], responses=refusals(401, 404, 422, 429))
     async def find(
@@ -42,5 +45,6 @@ def install(app: FastAPI, search: Search, settings: ServiceSettings) -> None:
     )
     async def thumbnail(picture_id: str) -> Response:
         """Return a small JPEG of a picture that a search has found."""
-        made = await asyncio.to_thread(search.thumbnail, picture_id)
+        async with making:
+            made = await asyncio.to_thread(search.thumbnail, picture_id)
         return Response(made, media_type="image/jpeg", headers=KEEP)
