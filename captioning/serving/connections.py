@@ -10,20 +10,24 @@ from captioning.serving.problems import MEDIA_TYPE, Problem
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_CONNECTIONS = 2_000
+UNREAD_SECONDS = 60.0
+"""In which a client must have read some of an answer that waits for it."""
 
 
 class PatientConnection(H11Protocol):
-    """uvicorn's connection, which ends when a request does not: uvicorn itself would wait for its head for ever, and
-    read what follows a body that was refused for ever.
+    """uvicorn's connection, which ends when a request does not: uvicorn itself would wait for its head for ever, read
+    what follows a body that was refused for ever, and keep an answer for ever that nobody reads.
     """
 
     seconds: ClassVar[float]
     """For the head of a request, and for the rest of a body after the answer."""
+    unread_seconds: ClassVar[float] = UNREAD_SECONDS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait."""
         super().connection_made(cast("asyncio.Transport", transport))
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._wait_or_not()
 
     def data_received(self, data: bytes) -> None:
@@ -32,13 +36,25 @@ class PatientConnection(H11Protocol):
         self._wait_or_not()
 
     def on_response_complete(self) -> None:
-        """Wait for the rest of the body, or the next head."""
+        """Wait for the rest of the body, or the next head, and for the answer to be read."""
         super().on_response_complete()
         self._wait_or_not()
+        self._wait_for_reader()
+
+    def pause_writing(self) -> None:
+        """Wait for the answer so far to be read."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        """Wait no longer: it is being read."""
+        super().resume_writing()
+        self._stop_waiting_for_reader()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -71,6 +87,22 @@ class PatientConnection(H11Protocol):
             )
         else:
             self.transport.close()
+
+    def _wait_for_reader(self) -> None:
+        self._stop_waiting_for_reader()
+        if num_bytes := self.transport.get_write_buffer_size():
+            self._unread = self.loop.call_later(self.unread_seconds, self._give_up_reader, num_bytes)
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _give_up_reader(self, num_before: int) -> None:
+        if self.transport.get_write_buffer_size() < num_before:
+            self._wait_for_reader()
+        else:
+            self.transport.abort()  # to close would be to wait for it again
 
     def _end_with(self, problem: Problem) -> None:
         response = problem.response()
