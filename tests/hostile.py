@@ -276,6 +276,7 @@ REQUESTS: dict[str, Sent] = {
         json.dumps({"images": [{"base64": GOOD}], "models": ["../../etc/passwd"]})
     ),
     "a million models": body(json.dumps({"images": [{"base64": GOOD}], "models": ["champion"] * 100_000})),
+    "two million lists": body('{"images": [' + "[]," * 1_900_000 + "[]]}"),
     "an address of a million letters": body(json.dumps({"images": [{"url": "http://a/" + "a" * 1_000_000}]})),
     "XML": body(SVG, "application/xml"),
     "JSON called text": body(json.dumps({"images": [{"base64": GOOD}]}), "text/plain"),

@@ -20,6 +20,8 @@ SINGLE_FIELDS = ("top", "attention", "preview")
 FIELDS = ("images", "urls", *SINGLE_FIELDS, "models")
 LONG_BYTES = 100_000
 """Longer bodies are read as JSON in a thread of their own, not to hold up other requests."""
+MAX_PARTS = 100_000
+"""Values of a JSON body, which has some for each picture; each takes up to 2 KB of memory, whatever its length."""
 FIELDS_BESIDE = 32
 """Of a form, besides pictures."""
 MAX_FIELD_BYTES = 8192
@@ -152,6 +154,9 @@ def _unreadable(what: str) -> Problem:
 
 
 def _of_json(body: bytes, max_images: int) -> Wanted:
+    if sum(map(body.count, (b"{", b"[", b","))) > MAX_PARTS:
+        sentence = f"the JSON has more than {MAX_PARTS:,} values; send fewer pictures"
+        raise Problem(413, sentence, title="Too large")
     try:
         request = CaptionsRequest.model_validate_json(body)
     except ValidationError as error:
