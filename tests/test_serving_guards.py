@@ -257,6 +257,11 @@ def test_one_client_has_all_addresses_of_its_ipv6_network(clock: Clock) -> None:
     rates.check(asked("2001:db8:1:3::1"))
 
 
+def test_clients_whose_ipv4_addresses_a_proxy_writes_as_ipv6_are_told_apart(clock: Clock) -> None:
+    stated = [asked("10.0.0.1", x_forwarded_for=f"::ffff:203.0.113.{last}") for last in (1, 2)]
+    assert [client_address(own, ["10.0.0.0/8"]) for own in stated] == ["203.0.113.1", "203.0.113.2"]
+
+
 def test_clients_are_forgotten_before_they_fill_the_memory(clock: Clock) -> None:
     rates = Rates(1, 1, (), clock)
     request = asked()

@@ -54,5 +54,5 @@ class NotOurselves:
 
 def is_api(request: Request) -> bool:
     """Return whether a request is for what the service does, rather than for its page or its health."""
-    path = request.url.path
+    path = request.scope["path"]  # what routes see; an address is made of what the client says, too
     return any(path == own or path.startswith(f"{own}/") for own in API)

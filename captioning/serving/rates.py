@@ -95,5 +95,7 @@ def _as_client(address: str) -> str:
         return address
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped:  # as proxies write that listen for both
+            return str(ip.ipv4_mapped)
         return str(ipaddress.ip_network((ip, IPV6_NETWORK), strict=False))
     return address
