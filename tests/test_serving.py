@@ -338,6 +338,22 @@ def test_a_request_is_one_line_of_the_log_under_its_own_id_without_its_pictures(
     assert "secret" not in json.dumps(service.log())
 
 
+def test_methods_that_clients_make_up_are_counted_as_one(service: Served) -> None:
+    for method in ("EVIL", "WORSE"):
+        assert httpx.request(method, f"{service.url}/captions").status_code == 405
+    assert service.metric('captioning_requests_total{method="other",route="none",status="405"}') >= 2
+    assert "EVIL" not in httpx.get(f"{service.url}/metrics").text
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_failure(service: Served) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    head = "POST /captions HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: left\r\nContent-Length: 9\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n{{".encode())
+    assert service.line_of("left")["status"] == 499
+    assert not [line for line in service.log() if line["level"] == "error"]
+
+
 def test_an_id_that_no_log_should_hold_is_replaced(service: Served) -> None:
     answer = httpx.get(f"{service.url}/models", headers={"X-Request-ID": 'x"}\t{"event": "forged'})
     assert len(answer.headers["x-request-id"]) == 32

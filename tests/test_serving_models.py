@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from registry_samples import PARAMS, python
 from served import Served, serve
 from test_serving import as_base64, post
@@ -21,12 +22,15 @@ from tiny_captioner import save_captioner
 
 from captioning import aliases, servable, store
 from captioning.serving import logs
+from captioning.serving.app import create_app
 from captioning.serving.batching import Batches, WaitingPicture
 from captioning.serving.measures import Measures
 from captioning.serving.model_names import ModelName, parse
 from captioning.serving.models import LoadedModel, Models, load
 from captioning.serving.places import Places
 from captioning.serving.problems import Problem
+from captioning.serving.service import Service
+from captioning.serving.settings import ServiceSettings
 from captioning.serving.shadowing import Shadow
 from captioning.serving.takeover import Takeover
 from captioning.serving.turns import TURNS
@@ -143,6 +147,34 @@ def test_a_model_that_fails_is_logged_and_the_next_picture_is_captioned(
         running.put(good)
         assert good.hypotheses.result(LIMIT_SECONDS)
     assert [own.message for own in caplog.records] == ["a picture could not be captioned"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "detail"),
+    [
+        (LoadedModel, "caption", "champion cannot caption this picture; the service's log says why"),
+        (Service, "caption", "the service failed; its log says how, under the id in X-Request-ID"),
+    ],
+    ids=["of a model", "of ours"],
+)
+def test_a_defect_is_a_problem_and_the_log_says_which(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    owner: type,
+    name: str,
+    detail: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a defect")
+
+    settings = ServiceSettings(model=str(save_captioner(tmp_path / "tiny", seed=1)))
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
+        monkeypatch.setattr(owner, name, fail)
+        answer = client.post("/captions", json={"images": [as_base64(1)]})
+    assert answer.status_code == 500 and answer.json()["detail"] == detail
+    assert answer.headers["content-type"] == "application/problem+json" and answer.headers["x-request-id"]
+    assert sum("KeyError: 'a defect'" in str(own.exc_text) for own in caplog.records) == 1
 
 
 def test_what_waits_at_the_end_is_captioned_before_it(tiny: LoadedModel) -> None:
@@ -316,7 +348,9 @@ def _a_damaged_champion_changes_nothing(service: Served, home: Path) -> None:
     (line,) = [own for own in service.log() if own["level"] == "error"]
     assert line["event"] == "the version before goes on, for a new one could not be loaded"
     assert "is not a captioner's folder" in line["reason"] and line["model"] == "captioner@champion"
-    weights(home, "3").write_bytes(whole)
+    mended = weights(home, "3").with_name("mended")
+    mended.write_bytes(whole)
+    mended.replace(weights(home, "3"))  # at once: half of them would be another failure
     until(lambda: served_version(service)["version"] == "3")
     assert served_version(service)["newer_version_failed"] is False
     assert service.metric(failed) == 1, "the same failure counts once"

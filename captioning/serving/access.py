@@ -19,6 +19,9 @@ LOG = logging.getLogger(__name__)
 REQUEST_ID = "X-Request-ID"
 KNOWN_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What a client or proxy may call a request; any other name is replaced."""
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""That are counted by name; a client may send any word, and each would be a series of its own for ever."""
+OTHER_METHOD = "other"
 ALWAYS_ANSWERED = {"/healthz", "/readyz", "/metrics"}
 """Also while the service ends; asked every few seconds, they are no news for the log."""
 NO_ROUTE = "none"
@@ -43,12 +46,12 @@ class Access:
             await self._app(scope, receive, send)
             return
         request_id, began = _request_id(scope), time.perf_counter()
-        status = 500
+        status, is_begun = 500, False
 
         async def send_named(message: "Message") -> None:
-            nonlocal status
+            nonlocal status, is_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_begun = message["status"], True
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
@@ -59,13 +62,19 @@ class Access:
                 await _stopping().response()(scope, receive, send_named)
             else:
                 await self._app(scope, receive, send_named)
+        except Exception:  # a defect
+            LOG.exception("the request could not be answered", extra={"request_id": request_id})
+            if is_begun:
+                raise
+            await _defect().response()(scope, receive, send_named)
         finally:
             self._measures.in_flight.dec()
             self._note(scope, status, request_id, time.perf_counter() - began)
 
     def _note(self, scope: "Scope", status: int, request_id: str, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", NO_ROUTE)
-        self._measures.requests.labels(route, scope["method"], str(status)).inc()
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        self._measures.requests.labels(route, method, str(status)).inc()
         self._measures.seconds.labels(route).observe(seconds)
         state: dict[str, Any] = scope["state"]
         LOG.log(
@@ -88,6 +97,10 @@ def _request_id(scope: "Scope") -> str:
         "latin-1"
     )
     return stated if KNOWN_ID.fullmatch(stated) else uuid.uuid4().hex
+
+
+def _defect() -> Problem:
+    return Problem(500, f"the service failed; its log says how, under the id in {REQUEST_ID}")
 
 
 def _stopping() -> Problem:

@@ -34,10 +34,7 @@ def answered(model: LoadedModel, hypotheses: Sequence[Hypothesis], *, attention:
 
 def failed(model: LoadedModel) -> Answer:
     """Return the answer of a model that failed at a picture; the log says how."""
-    sentence = (
-        f"{model.role} cannot caption this picture; the service's log says why, under the id of the request"
-    )
-    problem = Problem(500, sentence)
+    problem = Problem(500, f"{model.role} cannot caption this picture; the service's log says why")
     return Answer(
         model=model.role, name=model.name, version=model.version, error=refusal(problem), captions=[]
     )

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 
 from captioning.serving import headers, openapi, problems, searching
 from captioning.serving.access import CLIENT_GONE, Access
@@ -109,7 +110,7 @@ def _add_captions(app: FastAPI, service: Service) -> None:
                 f"the request was not answered within {seconds:g} s; send fewer pictures, or send it later"
             )
             raise Problem(504, sentence, title="Took too long") from None
-        except ClientGone:
+        except (ClientGone, ClientDisconnect):
             return Response(status_code=CLIENT_GONE)
 
     async def _captioned(request: Request) -> list[CaptionedImage]:

@@ -202,7 +202,7 @@ class Service:
         self._batches.put(picture)
         try:
             hypotheses = await asyncio.wrap_future(picture.hypotheses)
-        except (ValueError, RuntimeError):  # logged where it was raised
+        except Exception:  # of torch or a device; logged where it was raised
             return answers.failed(model)
         if asked.shadow and model.role == CHAMPION and self._shadow.takes(seen.number):
             self._shadow.follow(asked.shadow, seen.inputs[asked.shadow], seen.number, hypotheses, by=model)
