@@ -42,6 +42,7 @@ def settings(images_per_shard: int) -> PreprocessSettings:
         image=PixelTransform(height=SIDE_PIXELS, width=SIDE_PIXELS),
         storage="pixels",
         jpeg_quality=95,
+        tokens="words",
         min_word_count=1,
         max_words=24,
         images_per_shard=images_per_shard,

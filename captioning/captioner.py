@@ -15,6 +15,7 @@ from torch import nn
 from captioning import encoders, lookup
 from captioning.generation import PLAIN_BEAM, GenerationSettings, generate
 from captioning.images import PixelTransform
+from captioning.language_model import LanguageModel
 from captioning.params import named_part
 from captioning.records import Hypothesis
 from captioning.vocabulary import Vocabulary
@@ -25,6 +26,8 @@ class AnyCaptioner(nn.Module, ABC):
 
     vocabulary: Vocabulary
     decoder: Any
+    language_model: LanguageModel | None = None
+    """Of the train captions, where `train.language_model` asked for one."""
 
     @property
     def device(self) -> torch.device:
@@ -90,6 +93,7 @@ class AnyCaptioner(nn.Module, ABC):
             top=top,
             with_attention=with_attention,
             image_numbers=image_numbers,
+            language_model=self.language_model,
         )
 
 
@@ -139,6 +143,8 @@ class Captioner(AnyCaptioner):
         description = {**self.settings, "vocabulary": self.vocabulary.digest, "fingerprint": fingerprint}
         (folder / "captioner.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
         self.vocabulary.save(folder / "vocabulary.json")
+        if self.language_model is not None:
+            self.language_model.save(folder)
         (folder / "transform.json").write_text(self.transform.model_dump_json(exclude_defaults=True) + "\n")
 
     @classmethod
@@ -154,6 +160,7 @@ class Captioner(AnyCaptioner):
             vocabulary = Vocabulary.load(folder / "vocabulary.json")
             transform = PixelTransform.model_validate_json((folder / "transform.json").read_text())
             tensors = load_file(folder / "weights.safetensors")
+            language_model = LanguageModel.load(folder)
             encoder = encoders.Settings.model_validate(description["encoder"])
             decoder = named_part("decoders")(description["decoder"])
         except (OSError, ValueError, SafetensorError) as error:
@@ -174,6 +181,7 @@ class Captioner(AnyCaptioner):
                 f"describe: {what}; {remedy}"
             ) from None
         captioner.encoder = captioner.encoder.folded()
+        captioner.language_model = language_model
         return captioner.to(device).eval()
 
 

@@ -65,6 +65,7 @@ def decode_split(
             top=1,
             image_numbers=positions.tolist(),
             image_ids=[examples.image_ids[position] for position in positions],
+            language_model=captioner.language_model,
         )
         for position, own in zip(positions, captions, strict=True):
             hypotheses[examples.image_ids[position]] = own[0]

@@ -28,7 +28,7 @@ class Ensemble(AnyCaptioner):
         if not captioners:
             raise ValueError("an ensemble of no captioners: expected one or more")
         self.captioners = nn.ModuleList(captioners)
-        self.vocabulary = captioners[0].vocabulary
+        self.vocabulary, self.language_model = captioners[0].vocabulary, captioners[0].language_model
         for number, own in enumerate(captioners):
             if own.vocabulary.digest != self.vocabulary.digest:
                 raise ValueError(

@@ -40,16 +40,18 @@ class Hypothesis:
     """A caption that a model gave to an image."""
 
     text: str
-    """Words joined by single spaces, without markers."""
+    """Words joined as the vocabulary does, without markers."""
     log_probability: float
     """The model's own, whichever way it was made: the sum over its words and `<eos>`, which a cut caption lacks."""
     attention: list[list[float]] | None = field(default=None, repr=False)
     """One row of L weights a word, where the decoder attends and the caller asked for it."""
+    tokens: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
+    """What the model wrote, word by word; None where only the text is known."""
 
     @property
     def words(self) -> list[str]:
-        """Return the words of the caption."""
-        return self.text.split()
+        """Return the words of the caption, as the model wrote them."""
+        return self.text.split() if self.tokens is None else [*self.tokens]
 
 
 @dataclass(frozen=True, kw_only=True)

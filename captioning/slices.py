@@ -5,7 +5,7 @@ averaged (ROUGE-L); CIDEr keeps the whole split's document frequencies.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from captioning import bootstrap, tables
 from captioning.metrics import Statistics, higher_is_better
-from captioning.vocabulary import split_words
+from captioning.tokens.words import split as split_words
 
 Parts = Mapping[str, Mapping[str, Sequence[str]]]
 """Group -> name of a part -> the image ids in it."""
@@ -120,15 +120,20 @@ def _score(
     )
 
 
-def parts_of(references: Mapping[str, Sequence[str]], images: Path | None) -> dict[str, dict[str, list[str]]]:
+def parts_of(
+    references: Mapping[str, Sequence[str]],
+    images: Path | None,
+    split: Callable[[str], list[str]] = split_words,
+) -> dict[str, dict[str, list[str]]]:
     """Return the parts of a split.
 
     Args:
         references: raw captions by image id.
         images: the table of kept images, with their sources and sizes (`data/clean/images.parquet`), if it is known.
+        split: a caption -> its words, by which its length is counted.
     """
     lengths = {
-        image_id: round(sum(len(split_words(text)) for text in own) / max(1, len(own)), 1)
+        image_id: round(sum(len(split(text)) for text in own) / max(1, len(own)), 1)
         for image_id, own in references.items()
     }
     parts = {"caption length": quarters(lengths, "words")}

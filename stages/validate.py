@@ -18,7 +18,8 @@ from stages import run
 def main(raw: Path, clean: Path, splits: Path, reports: Path) -> None:
     """Write verdict, report, pages and training profile of the tables of the first three stages."""
     champion = find_champion(params.load("register").model_name)
-    settle(judge_tables(raw, clean, splits, params.load("validate"), champion), reports)
+    tokens = params.load("preprocess").tokens
+    settle(judge_tables(raw, clean, splits, params.load("validate"), champion, tokens), reports)
 
 
 def find_champion(model_name: str) -> Path | str:

@@ -72,6 +72,7 @@ def split_data(tables: Path, folder: Path, places: Mapping[str, range]) -> DataF
         image=PixelTransform(height=64, width=64),
         storage="pixels",
         jpeg_quality=95,
+        tokens="words",
         min_word_count=1,
         max_words=24,
         images_per_shard=64,

@@ -25,6 +25,7 @@ READERS = {
     "split": {"split"},
     "validate": {"validate"},
     "preprocess": {"preprocess"},
+    "preprocess.tokens": {"preprocess", "validate"},  # whose words are counted there
     "inspect": {"inspect"},
     "train": {"train"},
     "evaluate": {"evaluate"},
@@ -35,7 +36,7 @@ READERS = {
 """Section, or what keys begin with, of params.yaml -> the stages that a change reruns; more if outputs change."""
 
 ONLY_RECORDED = {
-    "validate": {"register"},  # the name alone, which is a param
+    "validate": {"register", "preprocess"},  # the name and the tokens alone, which are params
     "train": {"register", "all"},
     "register": {"all"},
 }

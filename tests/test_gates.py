@@ -371,7 +371,9 @@ def test_what_is_judged_is_as_small_for_many_rows_as_for_few(tables: Path) -> No
         captions = pd.DataFrame({"image_id": np.repeat(ids, 2), "position": [0, 1] * num_images})
         change_table(tables, "clean/captions", lambda _: captions.assign(caption="a dog runs", flag=""))
         with database() as connection:
-            found = quantities(connection, Files.of(tables / "raw", tables / "clean", tables / "splits"), 6)
+            found = quantities(
+                connection, Files.of(tables / "raw", tables / "clean", tables / "splits"), 6, "words"
+            )
         return {key: (len(table.values), sum(map(len, table.examples))) for key, table in found.items()}
 
     few, many = judged(120), judged(12_000)

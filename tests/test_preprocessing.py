@@ -32,6 +32,7 @@ def settings(**changes: object) -> PreprocessSettings:
         "image": PixelTransform(height=64, width=64),
         "storage": "pixels",
         "jpeg_quality": 95,
+        "tokens": "words",
         "min_word_count": 1,
         "max_words": 24,
         "images_per_shard": 16,

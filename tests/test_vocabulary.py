@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from captioning.vocabulary import BOS, EOS, MARKERS, PAD, UNK, Vocabulary, split_words
+from captioning.tokens.words import split as split_words
+from captioning.vocabulary import BOS, EOS, MARKERS, PAD, UNK, Vocabulary
 
 
 def test_words_are_lower_case_and_without_punctuation():

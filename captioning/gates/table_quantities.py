@@ -4,6 +4,7 @@ DuckDB counts, in bounded memory: what grows with the data are an image's number
 length, on disk where they do not fit. What leaves this module is one row a distinct value.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from captioning.gates.table_schema import Files
 from captioning.gates.values import NUM_EXAMPLES, ValueTables, reduced, total
 from captioning.records import PREDICT, SPLITS
 from captioning.tables import open_table
-from captioning.vocabulary import split_words
+from captioning.tokens import module_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -42,7 +43,7 @@ NUM_WORDS = f"""(CASE WHEN {IS_SPACED_ODDLY}
 TOKENS_PER_BATCH = 50_000
 
 
-def quantities(connection: "Connection", files: Files, min_images_of_source: int) -> ValueTables:
+def quantities(connection: "Connection", files: Files, min_images_of_source: int, tokens: str) -> ValueTables:
     """Return the value tables of images, captions, members (rows of the split table), sources and totals.
 
     In `connection` the tables `placed`, `caption_facts` and `words` are left for `profile`.
@@ -50,7 +51,7 @@ def quantities(connection: "Connection", files: Files, min_images_of_source: int
     _open(connection, files)
     _place(connection)
     _read_captions(connection)
-    _count_words(connection)
+    _count_words(connection, tokens)
     return {
         **_image_quantities(connection),
         **_caption_quantities(connection),
@@ -96,18 +97,19 @@ def _read_captions(connection: "Connection") -> None:
     )
 
 
-def _count_words(connection: "Connection") -> None:
+def _count_words(connection: "Connection", tokens: str) -> None:
     """Make `words`: each word as the vocabulary splits captions, how often train has it, how often val and test."""
     connection.execute("CREATE TABLE found_words (word VARCHAR, num_train BIGINT, num_scored BIGINT)")
-    tokens = connection.sql(
+    parts = connection.sql(
         "SELECT token, count(*) FILTER (split = 'train') AS num_train, "
         "count(*) FILTER (split <> 'train') AS num_scored "
         "FROM (SELECT split, unnest(string_split(caption, ' ')) AS token FROM captions JOIN placed USING (image_id) "
         f"WHERE {SCORED}) GROUP BY token"
     ).to_arrow_reader(TOKENS_PER_BATCH)
     inserting = connection.cursor()
-    for batch in tokens:
-        inserting.register("part", _words_of(batch))
+    split = module_of(tokens).split
+    for batch in parts:
+        inserting.register("part", _words_of(batch, split))
         inserting.execute("INSERT INTO found_words SELECT * FROM part")
     connection.execute(
         "CREATE TABLE words AS SELECT word, sum(num_train)::BIGINT AS num_train, sum(num_scored)::BIGINT AS num_scored "
@@ -115,13 +117,13 @@ def _count_words(connection: "Connection") -> None:
     )
 
 
-def _words_of(tokens: pa.RecordBatch) -> pa.Table:
+def _words_of(tokens: pa.RecordBatch, split: Callable[[str], list[str]]) -> pa.Table:
     found = [
         (word, num_train, num_scored)
         for token, num_train, num_scored in zip(
             *(column.to_pylist() for column in tokens.columns), strict=True
         )
-        for word in split_words(token)
+        for word in split(token)
     ]
     names = ["word", "num_train", "num_scored"]
     types = [pa.string(), pa.int64(), pa.int64()]

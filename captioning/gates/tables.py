@@ -16,6 +16,7 @@ from captioning.gates.values import reduced
 from captioning.params import Settings
 from captioning.records import PREDICT, SPLITS
 from captioning.tables import database
+from captioning.tokens import WORDS
 
 SUBJECT = "tables"
 
@@ -69,7 +70,12 @@ class ValidateSettings(Settings):
 
 
 def judge_tables(
-    raw: Path, clean: Path, splits: Path, settings: ValidateSettings, champion: Path | str = NO_CHAMPION
+    raw: Path,
+    clean: Path,
+    splits: Path,
+    settings: ValidateSettings,
+    champion: Path | str = NO_CHAMPION,
+    tokens: str = WORDS,
 ) -> Judgement:
     """Return what is found about the tables of the download, clean and split stages, and their training profile.
 
@@ -81,9 +87,10 @@ def judge_tables(
         splits: folder of the split stage.
         settings: section `validate`.
         champion: profile.json of the champion's training data, which need not exist; or why there is none.
+        tokens: module of captioning/tokens by which words are counted.
 
     Raises:
-        ValueError: a table is missing or not readable.
+        ValueError: a table is missing or not readable, or a caption cannot be cut into such tokens.
     """
     files = Files.of(raw, clean, splits)
     columns = pd.concat([describe_columns(*file) for file in files], ignore_index=True)
@@ -92,7 +99,7 @@ def judge_tables(
     if not schema.is_accepted:
         return schema
     with database() as connection:
-        found = quantities(connection, files, settings.min_images_of_source)
+        found = quantities(connection, files, settings.min_images_of_source, tokens)
         profile = take_profile(connection)
     drift = compare(profile, champion, settings.max_drift)
     every = with_severities([*rules(files, settings), *drift.rules], settings.severity, "validate")

@@ -17,6 +17,8 @@ import torch
 
 from captioning.generation.beams import Beams, rank
 from captioning.generation.constraints import NEVER_GENERATED, Constraints, forbid
+from captioning.generation.grammar import GrammarConstraint
+from captioning.generation.reranking import Candidate, rerank
 from captioning.generation.samples import Sampler
 from captioning.generation.search import Captions, Chooser, search
 from captioning.generation.settings import (
@@ -26,9 +28,12 @@ from captioning.generation.settings import (
     DiverseBeamSettings,
     GenerationSettings,
     LengthNormalisation,
+    RerankSettings,
     SampleSettings,
     read_settings,
 )
+from captioning.grammars import NONE
+from captioning.language_model import LanguageModel
 from captioning.records import Hypothesis
 from captioning.vocabulary import EOS, Vocabulary
 
@@ -42,6 +47,7 @@ __all__ = [
     "DiverseBeamSettings",
     "GenerationSettings",
     "LengthNormalisation",
+    "RerankSettings",
     "SampleSettings",
     "Sampler",
     "forbid",
@@ -62,6 +68,7 @@ def generate(
     with_attention: bool = False,
     image_numbers: Sequence[int] | None = None,
     image_ids: Sequence[str] | None = None,
+    language_model: LanguageModel | None = None,
 ) -> list[list[Hypothesis]]:
     """Return captions of each image, the best first: by log-probability, or by what it is divided by for its length.
 
@@ -77,25 +84,21 @@ def generate(
         image_numbers: with the settings' seed they decide what is drawn for each image, whatever other images come
             with it; 0, 1, ... where they are not given.
         image_ids: what a refusal calls the images.
+        language_model: of the train captions, for `rerank`.
 
     Raises:
         ValueError: `top` is less than 1, or an image has no caption, since scores are not finite or all words are
-            forbidden.
+            forbidden; the grammar cannot read the vocabulary; or a language model is weighed and there is none.
     """
     if top is not None and top < 1:
         raise ValueError(f"top is {top}, expected 1 caption an image or more")
     top = settings.num_captions if top is None else min(top, settings.num_captions)
+    is_reranked = settings.rerank is not None
     parts = search(
         decoder,
         features,
-        _chooser(settings, top, image_numbers),
-        Constraints(
-            vocabulary,
-            min_words=settings.min_words,
-            max_words=settings.max_words,
-            no_repeat_ngram=settings.no_repeat_ngram,
-            bad_endings=settings.bad_endings,
-        ),
+        _chooser(settings, settings.num_captions if is_reranked else top, image_numbers),
+        _constraints(settings, vocabulary),
         max_words=settings.max_words,
         with_attention=with_attention,
     )
@@ -107,7 +110,31 @@ def generate(
                 f"{which} has no caption: its scores are not finite (NaN in weights or features), "
                 f"or no word is left that the settings allow; {settings!r}: loosen them"
             )
-    return [own[:top] for _, own in sorted(found, key=lambda one: one[0])]
+    captions = [own for _, own in sorted(found, key=lambda one: one[0])]
+    if settings.rerank is not None:
+        captions = rerank(captions, settings.rerank, language_model)
+    return [[one.hypothesis for one in own[:top]] for own in captions]
+
+
+def _constraints(
+    settings: GenerationSettings, vocabulary: Vocabulary
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    constraints = Constraints(
+        vocabulary,
+        min_words=settings.min_words,
+        max_words=settings.max_words,
+        no_repeat_ngram=settings.no_repeat_ngram,
+        bad_endings=settings.bad_endings,
+    )
+    if settings.grammar == NONE:
+        return constraints
+    grammar = GrammarConstraint(settings.grammar, vocabulary, max_words=settings.max_words)
+
+    def forbid_both(scores_NV: torch.Tensor, words_NT: torch.Tensor) -> None:
+        constraints(scores_NV, words_NT)
+        grammar(scores_NV, words_NT)
+
+    return forbid_both
 
 
 def _chooser(settings: GenerationSettings, top: int, image_numbers: Sequence[int] | None) -> Chooser:
@@ -153,7 +180,7 @@ def _random_numbers(
 
 def _hypotheses(
     captions: Captions, vocabulary: Vocabulary, settings: GenerationSettings
-) -> dict[int, list[Hypothesis]]:
+) -> dict[int, list[Candidate]]:
     """Return the captions of each image, by its number in the batch, the best first; none if one's score is NaN."""
     normalisation = None if isinstance(settings, SampleSettings) else settings.length_normalisation
     ranks_N = rank(captions.scores_N, captions.num_terms_N, normalisation)
@@ -161,7 +188,7 @@ def _hypotheses(
     num_captions = len(ranks_N) // len(images)
     words, scores, ranks = captions.words_NT[:, 1:].tolist(), captions.scores_N.tolist(), ranks_N.tolist()
     attention_NTL = None if captions.attention_NTL is None else captions.attention_NTL.cpu()
-    found: dict[int, list[Hypothesis]] = {}
+    found: dict[int, list[Candidate]] = {}
     for place, image in enumerate(images):
         rows = range(place * num_captions, (place + 1) * num_captions)
         if any(math.isnan(ranks[row]) for row in rows):
@@ -169,17 +196,27 @@ def _hypotheses(
             continue
         best_first = sorted((row for row in rows if ranks[row] > -math.inf), key=lambda row: -ranks[row])
         found[image] = [
-            _hypothesis(
-                words[row], scores[row], vocabulary, None if attention_NTL is None else attention_NTL[row]
+            _candidate(
+                words[row],
+                scores[row],
+                ranks[row],
+                vocabulary,
+                None if attention_NTL is None else attention_NTL[row],
             )
             for row in best_first
         ]
     return found
 
 
-def _hypothesis(
-    ids: list[int], score: float, vocabulary: Vocabulary, attention_TL: torch.Tensor | None
-) -> Hypothesis:
+def _candidate(
+    ids: list[int], score: float, rank_: float, vocabulary: Vocabulary, attention_TL: torch.Tensor | None
+) -> Candidate:
     words = ids[: ids.index(EOS)] if EOS in ids else ids
     attention = None if attention_TL is None else attention_TL[: len(words)].tolist()
-    return Hypothesis(text=vocabulary.decode(words), log_probability=score, attention=attention)
+    hypothesis = Hypothesis(
+        text=vocabulary.decode(words),
+        log_probability=score,
+        attention=attention,
+        tokens=tuple(vocabulary.words_of(words)),
+    )
+    return Candidate(hypothesis=hypothesis, ids=words, rank=rank_)

@@ -1,10 +1,14 @@
 """How captions are made of next-word scores: `evaluate.generation` and `train.validation.generation` of params.yaml."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from captioning import grammars
+from captioning.grammars import GrammarName
+from captioning.normalisers import NormaliserName
 from captioning.params import Settings
 
 
@@ -26,6 +30,25 @@ class LengthNormalisation(Settings):
         return length**self.alpha
 
 
+class RerankSettings(Settings):
+    """What is done with all captions of an image once they are there, before the best are taken.
+
+    They are ranked by what they were compared by (`length_normalisation`), plus `validity` where the normaliser reads
+    them, plus `language_model` times their log-probability in the language model of the train captions.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    normaliser: NormaliserName
+    """A module of captioning/normalisers."""
+    replaces_text: bool
+    """Whether captions that it reads are given in the form that it writes."""
+    validity: float = Field(ge=0)
+    """In nats; large numbers put all valid captions first."""
+    language_model: float = Field(ge=0)
+    """Weight; above 0 the model must have one (`train.language_model`)."""
+
+
 class ConstraintSettings(Settings):
     """What a caption must be like, whichever way it is made: kept at each word, so that its probability stays true."""
 
@@ -39,6 +62,10 @@ class ConstraintSettings(Settings):
     """No caption has the same so many words in a row twice."""
     bad_endings: list[str]
     """Words that no caption ends with, neither by itself nor cut; what the vocabulary lacks does not matter."""
+    grammar: GrammarName
+    """A module of captioning/grammars, or none: no caption is begun that it could not complete in `max_words`."""
+    rerank: RerankSettings | None
+    """null leaves captions as they were found."""
 
     @field_validator("bad_endings")
     @classmethod
@@ -55,6 +82,11 @@ class ConstraintSettings(Settings):
         if self.min_words > self.max_words:
             raise ValueError(
                 f"min_words ({self.min_words}) is more than max_words ({self.max_words}): lower one, or raise the other"
+            )
+        if self.grammar != grammars.NONE and (self.min_words > 1 or self.no_repeat_ngram or self.bad_endings):
+            raise ValueError(
+                f"grammar: {self.grammar} decides alone which words may come: with it go min_words of 0 or 1, "
+                "no_repeat_ngram: null and bad_endings: []"
             )
         return self
 
@@ -168,10 +200,16 @@ PLAIN_BEAM = BeamSettings(
     max_words=24,
     no_repeat_ngram=None,
     bad_endings=[],
+    grammar=grammars.NONE,
+    rerank=None,
 )
+
+NEWER = {"grammar": grammars.NONE, "rerank": None}
+"""What models that were registered before these settings were made had instead of them."""
 
 
 def read_settings(values: Any) -> GenerationSettings:
-    """Return the settings of a mapping, as params.yaml and registered models have them."""
-    settings: GenerationSettings = TypeAdapter(GenerationSettings).validate_python(values)
+    """Return the settings of a mapping, as params.yaml and registered models have them, of old ones too."""
+    stated = NEWER | dict(values) if isinstance(values, Mapping) else values
+    settings: GenerationSettings = TypeAdapter(GenerationSettings).validate_python(stated)
     return settings

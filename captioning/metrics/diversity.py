@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
 from captioning.metrics import Statistics, mean
-from captioning.vocabulary import MARKERS, Vocabulary, split_words
+from captioning.vocabulary import MARKERS, Vocabulary
 
 HIGHER_IS_BETTER = True
 WITHOUT_DIRECTION = frozenset({"diversity_novel", "diversity_words"})
@@ -25,12 +25,12 @@ def score(
     words and pairs of words over all of them; `diversity_vocabulary` is the share of the vocabulary's words that are
     used.
     """
-    captions = [tuple(split_words(text)) for text in raw_hypotheses.values()]
+    captions = [tuple(vocabulary.split(text)) for text in raw_hypotheses.values()]
     pairs = [pair for words in captions for pair in pairwise(words)]
     all_words = [*chain.from_iterable(captions)]
     used = {*all_words} & {*vocabulary.words[len(MARKERS) :]}
     heard = {*captions}.intersection(
-        tuple(split_words(text)) for text in chain.from_iterable(train_references.values())
+        tuple(vocabulary.split(text)) for text in chain.from_iterable(train_references.values())
     )
     return {
         "diversity_novel": mean(words not in heard for words in captions),

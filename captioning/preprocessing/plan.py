@@ -66,7 +66,9 @@ def write_plan(clean: Path, splits: Path, folder: Path, settings: PreprocessSett
             for captions in batch["captions"].to_pylist()
             for caption in captions
         )
-        vocabulary = Vocabulary.build(train_captions, min_word_count=settings.min_word_count)
+        vocabulary = Vocabulary.build(
+            train_captions, min_word_count=settings.min_word_count, tokens=settings.tokens
+        )
         vocabulary.save(aside / VOCABULARY)
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from captioning.images import PixelTransform
 from captioning.params import Settings
+from captioning.tokens import TokensName
 
 
 class PreprocessSettings(Settings):
@@ -17,6 +18,8 @@ class PreprocessSettings(Settings):
     """`pixels`: as training reads them; `jpeg`: a sixth of the disk, decoded each time they are read."""
     jpeg_quality: int = Field(ge=1, le=100)
     """Of the files stored by `storage: jpeg`."""
+    tokens: TokensName
+    """A module of captioning/tokens: how captions are cut into words."""
     min_word_count: int = Field(ge=1)
     """Rarer words of the train captions become `<unk>`."""
     max_words: int = Field(ge=1)

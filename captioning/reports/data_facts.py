@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from captioning import tables
 from captioning.records import PREDICT, SPLITS
-from captioning.vocabulary import MARKERS, Vocabulary, split_words
+from captioning.vocabulary import MARKERS, Vocabulary
 
 NUM_WORDS_NAMED = 20
 """Most frequent words of the captions on a card."""
@@ -116,7 +116,7 @@ def read_data_facts(raw: Path, clean: Path, splits: Path, examples: Path, report
                     f"GROUP BY source ORDER BY count(*) DESC, source LIMIT {MOST_ROWS}"
                 )
             ],
-            captions=_caption_counts(examples / "references.parquet", split_names),
+            captions=_caption_counts(examples / "references.parquet", split_names, vocabulary),
             num_words=len(vocabulary) - len(MARKERS),
             frequent_words=list(vocabulary.words[len(MARKERS) :][:NUM_WORDS_NAMED]),
             verdicts=[
@@ -126,7 +126,9 @@ def read_data_facts(raw: Path, clean: Path, splits: Path, examples: Path, report
         )
 
 
-def _caption_counts(references: Path, split_names: Sequence[str]) -> list[CaptionCount]:
+def _caption_counts(
+    references: Path, split_names: Sequence[str], vocabulary: Vocabulary
+) -> list[CaptionCount]:
     """Count the words as the vocabulary does."""
     images: defaultdict[str, set[str]] = defaultdict(set)
     lengths: defaultdict[str, Counter[int]] = defaultdict(Counter)
@@ -134,7 +136,7 @@ def _caption_counts(references: Path, split_names: Sequence[str]) -> list[Captio
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             split, image_id, caption = row
             images[split].add(image_id)
-            lengths[split][len(split_words(caption))] += 1
+            lengths[split][len(vocabulary.split(caption))] += 1
     return [
         CaptionCount(
             split=split,

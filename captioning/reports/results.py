@@ -13,7 +13,7 @@ from captioning.progress import say
 from captioning.records import PREDICT
 from captioning.scoring import tokenizer_of
 from captioning.slices import Slice
-from captioning.vocabulary import split_words
+from captioning.tokens.words import split as split_words
 
 
 def write_metrics(evaluation: Evaluation, settings: EvaluateSettings, path: Path) -> None:

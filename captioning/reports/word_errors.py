@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from captioning.records import Hypothesis
-from captioning.vocabulary import split_words
+from captioning.tokens.words import split as split_words
 
 MOST = 12
 """Rows of each list."""

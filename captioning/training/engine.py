@@ -25,6 +25,7 @@ from captioning.checkpoints import Checkpoints, seed_everything
 from captioning.examples import Examples
 from captioning.fingerprints import code_identity, file_identity, fingerprint
 from captioning.images import PixelTransform
+from captioning.language_model import LanguageModel
 from captioning.metrics import higher_is_better
 from captioning.progress import progress, say
 from captioning.rewards import CiderReward
@@ -105,6 +106,12 @@ class Training:
         for phase in (*settings.phases, settings.phases[0]):  # a wrong name is refused now, not in hours
             self.captioner.encoder.set_trainable(phase.encoder.train_from)
         self._train, self._val = Examples(examples, "train"), Examples(examples, "val")
+        if settings.language_model is not None:
+            vocabulary = self.captioner.vocabulary
+            captions = (caption for own in self._train.references().values() for caption in own)
+            self.captioner.language_model = LanguageModel.learn(
+                map(vocabulary.encode, captions), len(vocabulary), settings.language_model
+            )
         self.fingerprint = fingerprint(
             settings.model_dump(),
             self._train.digest,

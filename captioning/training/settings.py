@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from captioning import lookup
 from captioning.encoders import Settings as EncoderSettings
 from captioning.generation import GenerationSettings
+from captioning.language_model import LanguageModelSettings
 from captioning.metrics import MetricNames
 from captioning.params import Settings, named_part
 from captioning.training.augmentation import AugmentationSettings
@@ -99,6 +100,8 @@ class TrainSettings(Settings):
     encoder: EncoderSettings
     decoder: Annotated[SerializeAsAny[Settings], BeforeValidator(named_part("decoders"))]
     word_vectors: WordVectorSettings
+    language_model: LanguageModelSettings | None
+    """Learned from the train captions, saved with the model, for `rerank`."""
     validation: ValidationSettings
     phases: list[PhaseSettings] = Field(min_length=1)
 
