@@ -4,12 +4,7 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,12 +20,14 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 from safetensors.torch import load_file, save_file
+from served import Served, serve
 from tiny_captioner import save_captioner
 
 from captioning.collection import Collection
 from captioning.serving.page_files import PAGE
 from flows.servers import free_port
 
+expect.set_options(timeout=30_000)  # on a busy machine
 WEB = Path(__file__).parents[1] / "web"
 KEY = "correct-horse-battery-staple"
 MAX_BYTES = 60_000
@@ -84,52 +81,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Service:
-    """`captioning serve` as a process of its own."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
-        command = [sys.executable, "-m", "captioning", "serve", "--port", str(self.port)]
-        command += ["--model", str(folder / "champion"), *options]
-        environment = os.environ | {"CAPTIONING_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-        self._log = folder / f"{self.port}.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-
-    def wait(self) -> None:
-        end = time.monotonic() + 240
-        while time.monotonic() < end and self._process.poll() is None:
-            try:
-                urllib.request.urlopen(self.url + "readyz", timeout=5)
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError(f"the service did not start: {self._log.read_text()}")
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-
-
 @pytest.fixture(scope="module")
-def service(folder: Path) -> Iterator[Service]:
-    started = Service(
-        folder,
+def service(folder: Path) -> Iterator[Served]:
+    options = [
+        *("--model", str(folder / "champion")),
         *("--challenger", str(folder / "challenger")),
         *("--collection", str(folder / "collection")),
         *("--keys-file", str(folder / "keys")),
         *("--max-bytes", str(MAX_BYTES)),
         *("--allowed-networks", "127.0.0.0/8", "--fetch-ports", f"80,443,{SITE_PORT}"),
-    )
-    try:
-        started.wait()
-        yield started
-    finally:
-        started.stop()
+    ]
+    with serve(*options, home=folder / "home") as running:
+        running.url += "/"
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +117,7 @@ class Visit:
 
     def open(self) -> Page:
         page = self.context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("console", lambda own: own.type in {"error", "warning"} and self.complaints.append(own.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda own: self.addresses.add(own.url))
@@ -170,7 +134,7 @@ class Visit:
 
 
 @pytest.fixture
-def visit(chromium: Browser, service: Service) -> Iterator[Visit]:
+def visit(chromium: Browser, service: Served) -> Iterator[Visit]:
     with chromium.new_context(viewport=DESK, reduced_motion="reduce") as context:  # type: ignore[arg-type]
         context.add_init_script(f"sessionStorage.setItem('captioning-key', '{KEY}')")
         own = Visit(context, service.url)
@@ -206,7 +170,7 @@ def words(own: Locator, caption: int = 0) -> Locator:
     return own.get_by_role("radiogroup").nth(caption).get_by_role("radio")
 
 
-def answered(service: Service, content: bytes, **wishes: Any) -> Any:
+def answered(service: Served, content: bytes, **wishes: Any) -> Any:
     """Return what the service says of a picture to a program."""
     images = [{"base64": base64.b64encode(content).decode()}]
     body = json.dumps({"images": images, "attention": True, "top": 3} | wishes).encode()
@@ -230,7 +194,7 @@ def opacities(own: Locator) -> np.ndarray:
     return np.array(values)
 
 
-def test_the_page_comes_with_a_strict_policy_and_may_be_kept_while_it_is_the_same(service: Service) -> None:
+def test_the_page_comes_with_a_strict_policy_and_may_be_kept_while_it_is_the_same(service: Served) -> None:
     with urllib.request.urlopen(service.url, timeout=20) as answer:
         policy = answer.headers["Content-Security-Policy"]
         tag = answer.headers["ETag"]
@@ -242,7 +206,7 @@ def test_the_page_comes_with_a_strict_policy_and_may_be_kept_while_it_is_the_sam
 
 
 @needs_browser
-def test_a_chosen_picture_becomes_captions_with_their_probabilities(visit: Visit, service: Service) -> None:
+def test_a_chosen_picture_becomes_captions_with_their_probabilities(visit: Visit, service: Served) -> None:
     page = visit.open()
     check_looks(page)
     add(page, upload("beach.jpg", picture(1)), upload("park.jpg", picture(2)))
@@ -264,7 +228,7 @@ def test_a_chosen_picture_becomes_captions_with_their_probabilities(visit: Visit
 
 
 @needs_browser
-def test_pointing_at_a_word_lights_the_picture_where_the_model_looked(visit: Visit, service: Service) -> None:
+def test_pointing_at_a_word_lights_the_picture_where_the_model_looked(visit: Visit, service: Served) -> None:
     page = visit.open()
     add(page, upload("beach.jpg", picture(1)))
     own = card(page, "beach.jpg")
@@ -381,7 +345,7 @@ def test_a_picture_beyond_the_limit_is_not_sent_but_scaled_down_if_asked(visit: 
 
 
 @needs_browser
-def test_champion_and_challenger_stand_side_by_side(visit: Visit, service: Service) -> None:
+def test_champion_and_challenger_stand_side_by_side(visit: Visit, service: Served) -> None:
     page = visit.open()
     page.get_by_role("checkbox", name="challenger").check(force=True)
     add(page, upload("beach.jpg", picture(1)))
@@ -450,7 +414,7 @@ def test_a_picture_on_its_way_can_be_cancelled(visit: Visit) -> None:
 
 
 @needs_browser
-def test_the_alt_text_is_copied(visit: Visit, service: Service) -> None:
+def test_the_alt_text_is_copied(visit: Visit, service: Served) -> None:
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visit.open()
     add(page, upload("beach.jpg", picture(1)))
@@ -520,7 +484,7 @@ def test_colours_are_the_systems_until_others_are_chosen(visit: Visit) -> None:
 
 
 @needs_browser
-def test_a_service_with_keys_asks_for_one(chromium: Browser, service: Service) -> None:
+def test_a_service_with_keys_asks_for_one(chromium: Browser, service: Served) -> None:
     with chromium.new_context(viewport=DESK) as context:  # type: ignore[arg-type]
         own = Visit(context, service.url)
         page = own.open()

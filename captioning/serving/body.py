@@ -20,8 +20,8 @@ SINGLE_FIELDS = ("top", "attention", "preview")
 FIELDS = ("images", "urls", *SINGLE_FIELDS, "models")
 LONG_BYTES = 100_000
 """Longer bodies are read as JSON in a thread of their own, not to hold up other requests."""
-MAX_PARTS = 100_000
-"""Values of a JSON body, which has some for each picture; each takes up to 2 KB of memory, whatever its length."""
+VALUES_EACH, VALUES_BESIDE = 100, 1_000
+"""Of a JSON body, for each picture and besides; each takes up to 2 KB of memory, whatever its length."""
 FIELDS_BESIDE = 32
 """Of a form, besides pictures."""
 MAX_FIELD_BYTES = 8192
@@ -154,9 +154,7 @@ def _unreadable(what: str) -> Problem:
 
 
 def _of_json(body: bytes, max_images: int) -> Wanted:
-    if sum(map(body.count, (b"{", b"[", b","))) > MAX_PARTS:
-        sentence = f"the JSON has more than {MAX_PARTS:,} values; send fewer pictures"
-        raise Problem(413, sentence, title="Too large")
+    _refuse_many_values(body, VALUES_BESIDE + VALUES_EACH * max_images)
     try:
         request = CaptionsRequest.model_validate_json(body)
     except ValidationError as error:
@@ -220,6 +218,13 @@ def _refuse_many(num_pictures: int, max_images: int) -> None:
         sentence = (
             f"{num_pictures:,} pictures in one request, more than {max_images:,}; send several requests"
         )
+        raise Problem(413, sentence, title="Too large")
+
+
+def _refuse_many_values(body: bytes, most: int) -> None:
+    """Refuse JSON by the signs that begin its values, before they are made; commas of texts count, too."""
+    if sum(map(body.count, (b"{", b"[", b","))) > most:
+        sentence = f"the JSON has more than {most:,} values; send fewer pictures a request"
         raise Problem(413, sentence, title="Too large")
 
 
