@@ -12,6 +12,9 @@ LABELS = {
     "diversity_distinct_2": "Distinct pairs of words",
     "diversity_vocabulary": "Vocabulary used",
     "token_accuracy_top_5": "Token among the top 5",
+    "molecule_valid": "Valid molecules",
+    "molecule_skeleton": "Same skeleton",
+    "molecule_tanimoto": "Tanimoto similarity",
     **{f"bleu_{order}": f"BLEU-{order}" for order in range(1, 5)},
 }
 """Names that are written otherwise than with a capital and spaces."""

@@ -407,6 +407,32 @@ def test_levenshtein_and_exact_match_by_hand() -> None:
     assert score("exact_match", hypotheses, references)["exact_match"] == (0.25, [0, 0, 1, 0])
 
 
+def test_molecules_by_hand() -> None:
+    ethanol, ether = "InChI=1S/C2H6O/c1-2-3/h3H,2H2,1H3", "InChI=1S/C2H6O/c1-3-2/h1-2H3"
+    left, right = "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"
+    hypotheses = {
+        "same": ethanol,
+        "isomer": ether,
+        "mirrored": left,
+        "broken": ethanol[:-1] + "9",
+        "none": "",
+    }
+    references = {
+        "same": ["OCC"],
+        "isomer": [ethanol],
+        "mirrored": ["a drawing", right],
+        "broken": [ethanol],
+        "none": [ethanol],
+    }
+    scores = score("molecule", hypotheses, references)
+    assert scores["molecule_valid"][1] == [1, 1, 1, 0, 0]
+    assert scores["molecule_skeleton"][1] == [1, 0, 1, 0, 0]
+    # Ethanol has 3 atoms and 3 with neighbours, ether 2 kinds of each; they share a methyl.
+    same, isomer, mirrored, broken, none = scores["molecule_tanimoto"][1]
+    assert (same, mirrored, broken, none) == (1, 1, 0, 0)
+    assert isomer == pytest.approx(1 / (6 + 4 - 1))
+
+
 def test_diversity_by_hand() -> None:
     scores = ask(
         "diversity",
