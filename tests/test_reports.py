@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from captioning.reports.page import score_row
 from captioning.reports.pictures import in_proportion
 from captioning.reports.templating import code, markdown_escaped, number
 from captioning.reports.word_errors import word_errors
+from captioning.vocabulary import Vocabulary
 
 BESIDE = {"evaluation.html", "data_card.md", "model_card.md", "metrics.json", "hypotheses.jsonl"}
 
@@ -45,6 +47,24 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_molecules_are_drawn_again_from_their_captions(
+    tiny_tables: Path, tiny_examples: Path, tmp_path: Path
+):
+    folder = shutil.copytree(tiny_examples, tmp_path / "examples")
+    words = Vocabulary.load(folder / "vocabulary.json").words
+    Vocabulary(words, tokens="inchi").save(folder / "vocabulary.json")
+    examples = Examples(folder, "test")
+    ids = examples.image_ids
+    texts = dict.fromkeys(ids, "InChI=1S/CH4/h1H4") | {ids[0]: "InChI=1S/CH4/h1"}
+    captions = {key: Hypothesis(text=text, log_probability=-1.0) for key, text in texts.items()}
+    ranking = reports.choose(evaluation(examples, hypotheses=captions), examples, tiny_tables / "clean")
+    assert ranking.are_drawn
+    assert {own.image_id: own.drawn is None for own in ranking.shown}.items() <= {
+        key: key == ids[0] for key in ids
+    }.items()
+    assert ids[0] in {own.image_id for own in ranking.shown}, "the worst one"
 
 
 def test_the_same_run_gives_the_same_bytes(made: Made, tiny_tables: Path, tmp_path: Path):

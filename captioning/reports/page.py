@@ -70,6 +70,8 @@ class PictureRow:
     references: list[str]
     score: str
     is_small: bool
+    drawn: str
+    """Address of a drawing of what the caption says; empty where there is none."""
 
 
 def evaluation_page(
@@ -96,6 +98,7 @@ def evaluation_page(
         scores=[score_row(evaluation.scores, evaluation.intervals, name) for name in evaluation.scores],
         score_name=label(ranking.score_name),
         aspect=_aspect(ranking),
+        are_drawn=ranking.are_drawn,
         bands={
             name: [_picture(own) for own in (reversed(band) if name == "Worst" else band)]
             for name, band in ranking.bands.items()
@@ -158,6 +161,7 @@ def _picture(shown: Shown) -> PictureRow:
         references=shown.references[:REFERENCES_SHOWN],
         score=number(shown.score),
         is_small=max(shown.image.shape) < 128,
+        drawn="" if shown.drawn is None else jpeg(shown.drawn),
     )
 
 

@@ -18,6 +18,8 @@ from captioning.generation import GenerationSettings, generate
 from captioning.images import encode_jpeg
 from captioning.metrics import higher_is_better
 from captioning.reports.data_facts import sizes_of
+from captioning.tokens import module_of
+from captioning.vocabulary import Vocabulary
 
 USUAL = "rouge_l"
 """What captions are ranked by: unlike BLEU-4, it tells single captions apart."""
@@ -36,6 +38,8 @@ class Shown:
     hypothesis: str
     references: list[str]
     score: float
+    drawn: np.ndarray | None = None
+    """What the hypothesis says, where captions of this kind can be drawn; None where it says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,8 @@ class Ranking:
     higher_is_better: bool
     bands: dict[str, list[Shown]]
     """`Best`, `Median` and `Worst`, each with the better first; an empty band is left out."""
+    are_drawn: bool = False
+    """Whether captions of this kind can be drawn, as molecules can."""
 
     @property
     def shown(self) -> list[Shown]:
@@ -83,7 +89,11 @@ def choose(evaluation: Evaluation, examples: Examples, clean: Path) -> Ranking:
         scores = [evaluation.hypotheses[image_id].log_probability for image_id in ids]
     is_higher_better = higher_is_better(score_name)
     positions = best_median_worst(scores, higher_is_better=is_higher_better)
-    sizes = sizes_of(clean, [ids[position] for band in positions for position in band])
+    chosen = [ids[position] for band in positions for position in band]
+    sizes = sizes_of(clean, chosen)
+    draw = getattr(module_of(Vocabulary.load(examples.folder / "vocabulary.json").tokens), "drawings", None)
+    texts = [evaluation.hypotheses[image_id].text for image_id in chosen]
+    drawn = dict(zip(chosen, draw(texts), strict=True)) if draw else {}
     if examples.transform.keeps_proportions:
         sizes = {}
     bands = {
@@ -95,13 +105,16 @@ def choose(evaluation: Evaluation, examples: Examples, clean: Path) -> Ranking:
                 hypothesis=evaluation.hypotheses[ids[position]].text,
                 references=evaluation.references[ids[position]],
                 score=scores[position],
+                drawn=drawn.get(ids[position]),
             )
             for position in band
         ]
         for name, band in zip(("Best", "Median", "Worst"), positions, strict=True)
         if band
     }
-    return Ranking(score_name=score_name, higher_is_better=is_higher_better, bands=bands)
+    return Ranking(
+        score_name=score_name, higher_is_better=is_higher_better, bands=bands, are_drawn=draw is not None
+    )
 
 
 def _pixels(examples: Examples, position: int) -> np.ndarray:

@@ -12,6 +12,9 @@ Each module has
   of captions (`captioning.grammars`) needs it;
 - `EXAMPLES`, captions that it is made for.
 
+A module may also have `drawings(captions) -> list[np.ndarray | None]`: what each caption says as a picture, uint8,
+H x W x 3, None where it says nothing that can be drawn; reports show them beside the pictures that were captioned.
+
 The vocabulary's file carries the name, so that a model folder decodes by itself.
 """
 

@@ -7,6 +7,10 @@ whatever it counts; only in the layer `/m`, which has a sign for each component,
 import re
 from collections.abc import Iterable
 
+from captioning.chemistry.identities import drawings
+
+__all__ = ["EXAMPLES", "IS_EXACT", "IS_SPELLED", "drawings", "join", "split"]
+
 PREFIX = "InChI=1S/"
 IS_EXACT = True
 IS_SPELLED = True

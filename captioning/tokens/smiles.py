@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable
 
 from captioning.chemistry import inchi_of_smiles, smiles_of_inchi
+from captioning.chemistry.identities import drawings
+
+__all__ = ["EXAMPLES", "IS_EXACT", "IS_SPELLED", "drawings", "join", "split"]
 
 INCHI = "InChI="
 IS_EXACT = True
