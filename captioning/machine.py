@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from captioning import distributed, workers
+from captioning import workers
 from captioning.fingerprints import file_identity
 
 LOCK = Path("requirements.lock")
@@ -22,6 +22,8 @@ def describe(lock: Path = LOCK) -> dict[str, Any]:
     of torch, `processes` those that train together.
     """
     import torch
+
+    from captioning import distributed  # torch, too
 
     gpus = range(torch.cuda.device_count())
     return {

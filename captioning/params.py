@@ -26,7 +26,7 @@ SECTIONS = {
     "inspect": "captioning.gates:InspectSettings",
     "train": "captioning.training:TrainSettings",
     "evaluate": "captioning.evaluation:EvaluateSettings",
-    "register": "captioning.registry:RegisterSettings",
+    "register": "captioning.promotion:RegisterSettings",
 }
 """Section (and stage) name -> the settings class, or a function of the section that returns settings."""
 

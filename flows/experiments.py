@@ -27,6 +27,17 @@ class Experiment:
         return ", ".join(self.overrides) or "params.yaml"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How an experiment ended: with reports, or with an error."""
+
+    experiment: Experiment
+    reports: Path | None = None
+    fingerprint: str | None = None
+    """Of its training."""
+    error: str | None = None
+
+
 def expand(grid: Sequence[str], members: Sequence[Sequence[str]]) -> list[Experiment]:
     """Return each of `members` with each combination of `grid`, the last of whose settings changes first.
 

@@ -1,4 +1,7 @@
-"""The library of a checkout, asked in a process of its own: that code may be older or newer than this process's."""
+"""The library of a checkout, asked in a process of its own: that code may be older or newer than this process's.
+
+To check params.yaml torch is imported, 700 MB that a process which lives for months would keep.
+"""
 
 import json
 import subprocess
@@ -40,6 +43,14 @@ if news:
     source_state.write(seen)
 print(json.dumps(news))
 """
+NAME_MODEL = """
+import json, sys
+from captioning import params
+try:
+    print(json.dumps(params.load("register").model_name))
+except ValueError as error:
+    sys.exit(str(error))
+"""
 AWAY = 3
 """Exit code of a look at a source that is not there or does not answer."""
 
@@ -63,6 +74,16 @@ def look(folder: Path) -> list[str]:
     """
     news: list[str] = _ask(folder, LOOK.replace("AWAY", str(AWAY)))
     return news
+
+
+def model_name(folder: Path) -> str:
+    """Return register.model_name of params.yaml.
+
+    Raises:
+        ValueError: params.yaml is not right; the message is for the user.
+    """
+    name: str = _ask(folder, NAME_MODEL)
+    return name
 
 
 def _ask(folder: Path, script: str, *arguments: str) -> Any:

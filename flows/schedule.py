@@ -33,8 +33,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
-from captioning import params
-from flows import automations, pages
+from flows import automations, library, pages
 from flows.connection import connect
 from flows.git import is_repository
 from flows.probe import EVENT, probe, resource_id
@@ -158,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     try:
         crons = read_crons(sys.argv[1:] if arguments is None else arguments)
-        model_name = params.load("register").model_name
+        model_name = library.model_name(Path.cwd())
         address = connect(PREFECT_PORT)
         runner = Runner(pause_on_shutdown=False)  # the default pauses the deployments at SIGTERM
         for deployment in deployments(model_name, crons):

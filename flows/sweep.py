@@ -35,17 +35,16 @@ from prefect.states import Cancelled, Completed, Failed
 from ruamel.yaml import YAML
 
 from captioning.outputs import alone_in, whole_folder
-from flows import checkout, devices, library, sweep_report, workspace
+from flows import checkout, devices, library, workspace
 from flows.artifacts import RECEIPT_NAME, artifact_key
 from flows.cancellation import watched
 from flows.connection import connected
-from flows.experiments import Experiment, expand, shared_work
+from flows.experiments import Experiment, Result, expand, shared_work
 from flows.git import git, is_repository
 from flows.live import forgiving
 from flows.orphans import under_supervisor
 from flows.stage_graph import Stage, read_stages
 from flows.stage_run import NUM_LAST_LINES, dvc_command, read_lines, stage_environment
-from flows.sweep_report import Result
 from flows.workspace import Checkout
 
 SWEEPS = Path("reports") / "sweeps"
@@ -302,11 +301,13 @@ class _Sweep:
         return Result(
             experiment=experiment,
             reports=self._folder / str(experiment.number),
-            fingerprint=next(filter(None, map(sweep_report.read_fingerprint, outs)), None),
+            fingerprint=next(filter(None, map(_read_fingerprint, outs)), None),
         )
 
     def _compare(self, plan: _Plan, results: list[Result]) -> State[Any]:
         """Write the table, show it, and tell MLflow."""
+        from flows import sweep_report  # torch and pandas, 4 s, which a schedule that waits does not need
+
         values = YAML(typ="safe", pure=True).load(plan.params[self._experiments[0].number])
         report = sweep_report.write(self._folder, self._name, results, values["register"], self._recipe)
         with forgiving():
@@ -330,6 +331,15 @@ def _before_registration(stages: list[Stage]) -> list[Stage]:
         if any(out.name == RECEIPT_NAME for out in stage.outs) or left_out.intersection(stage.upstream):
             left_out.add(stage.name)
     return [stage for stage in stages if stage.name not in left_out]
+
+
+def _read_fingerprint(model: Path) -> str | None:
+    """Return the fingerprint of the training that made a model folder, None where it is no such folder."""
+    try:
+        fingerprint = json.loads((model / "captioner.json").read_text()).get("fingerprint")
+    except (OSError, ValueError):
+        return None
+    return str(fingerprint) if fingerprint else None
 
 
 def _last_words(lines: Sequence[str]) -> str:

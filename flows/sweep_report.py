@@ -13,21 +13,10 @@ from captioning.metrics import higher_is_better
 from captioning.outputs import whole_file
 from captioning.reports import comparison_table
 from captioning.reports.reported_run import ReportedRun, read_run
-from flows.experiments import Experiment
+from flows.experiments import Result
 
 PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "captioning.sweep"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How an experiment ended: with reports, or with an error."""
-
-    experiment: Experiment
-    reports: Path | None = None
-    fingerprint: str | None = None
-    """Of its training."""
-    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +31,6 @@ class Report:
     scores: dict[int, dict[str, float]]
     """Of each experiment that ended well, by its number."""
     results: list[Result]
-
-
-def read_fingerprint(model: Path) -> str | None:
-    """Return the fingerprint of the training that made a model folder, None where it is no such folder."""
-    try:
-        fingerprint = json.loads((model / "captioner.json").read_text()).get("fingerprint")
-    except (OSError, ValueError):
-        return None
-    return str(fingerprint) if fingerprint else None
 
 
 def write(

@@ -273,6 +273,17 @@ def family(pid: int) -> list[psutil.Process]:
     return []
 
 
+def held(processes: list[psutil.Process]) -> tuple[int, int]:
+    """Return the bytes of memory and the number of handles of those that still live."""
+    num_bytes = num_handles = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            handles = process.num_fds()
+            num_bytes += process.memory_info().rss
+            num_handles += handles
+    return num_bytes, num_handles
+
+
 def kill(process: psutil.Process) -> None:
     """Send SIGKILL to what may just have ended."""
     with suppress(psutil.NoSuchProcess):
@@ -321,7 +332,9 @@ def retrain(campaign: Campaign, number: int, num_runs: int, chance: random.Rando
             sys.exit(f"after {fault} in {stage} ({after}) the next run ended so: {state}")
     checkout = campaign.project / ".work" / "checkouts" / "retrain"
     receipt = json.loads((checkout / "reports" / "registration.json").read_text())
-    server, schedule = family(campaign.server.pid), family(campaign.schedule.pid)
+    (server_bytes, server_handles), (schedule_bytes, schedule_handles) = (
+        held(family(own.pid)) for own in (campaign.server, campaign.schedule)
+    )
     return Row(
         settings=" ".join(overrides),
         fault=f"{fault} {stage}+{delay:.0f}s" + " (too late)" * (not has_happened),
@@ -331,9 +344,9 @@ def retrain(campaign: Campaign, number: int, num_runs: int, chance: random.Rando
         version=receipt["version"],
         score=receipt["value"],
         outputs=outputs(checkout),
-        server_bytes=sum(process.memory_info().rss for process in server),
-        schedule_bytes=sum(process.memory_info().rss for process in schedule),
-        handles=sum(process.num_fds() for process in server + schedule),
+        server_bytes=server_bytes,
+        schedule_bytes=schedule_bytes,
+        handles=server_handles + schedule_handles,
         processes=len(campaign.processes()),
         prefect_bytes=sum(
             path.stat().st_size for path in (campaign.project / ".work" / "prefect").glob("prefect.db*")

@@ -70,6 +70,7 @@ def make_project(folder: Path) -> Path:
         (folder / "stages" / f"{name}.py").write_text(text)
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "params.yaml").write_text("train: {seed: 0, number: 3}\n")
+    (folder / "stages" / "__init__.py").touch()
     (folder / ".gitignore").write_text("/data\n/models\n/reports\n/mlruns\n/.work\n__pycache__\n")
     (folder / ".dvcignore").write_text(".work\n__pycache__\n")
     git(folder, "init", "-q", "-b", "main")

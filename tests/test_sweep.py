@@ -15,8 +15,7 @@ from scratch_project import make_repository, processes_with, run_git, wait_until
 
 from captioning import params, store, tracking
 from flows import devices, sweep_report
-from flows.experiments import Experiment, expand, shared_work
-from flows.sweep_report import Result
+from flows.experiments import Experiment, Result, expand, shared_work
 
 ROOT = Path(__file__).parents[1]
 
