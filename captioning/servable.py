@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from captioning import creation, encoders, store
+from captioning.tokens import WORDS
+from captioning.vocabulary import Vocabulary
 
 RUNTIME = (
     "aiohttp",
@@ -21,7 +23,7 @@ RUNTIME = (
     "torchvision",
     "tqdm",
 )
-"""Packages that captioning a picture needs; a network of timm also needs timm."""
+"""Packages that captioning a picture needs; a network of timm also needs timm, other tokens than words RDKit."""
 
 RED_SQUARE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42mM8ISfHQApgYiARjGoY1TB0NAAATx8BJMixHB8AAAAA"
@@ -60,5 +62,7 @@ def log_model(run_id: str, model_folder: Path, generation: dict[str, Any]) -> st
 def requirements(model_folder: Path) -> list[str]:
     """Pin what the model needs to the versions that made it; after `make setup` those are requirements.lock's."""
     encoder = json.loads((model_folder / "captioner.json").read_text())["encoder"]["name"]
+    tokens = Vocabulary.load(model_folder / "vocabulary.json").tokens
     names = [*RUNTIME, *(["timm"] if encoder.startswith(encoders.TIMM) else [])]
+    names += ["rdkit"] if tokens != WORDS else []
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]

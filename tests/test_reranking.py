@@ -13,6 +13,7 @@ from captioning.generation import PLAIN_BEAM, RerankSettings, generate
 from captioning.generation.reranking import Candidate, rerank
 from captioning.language_model import LanguageModel, LanguageModelSettings
 from captioning.records import Hypothesis
+from captioning.servable import requirements
 from captioning.tokens import module_of
 from captioning.vocabulary import MARKERS
 
@@ -92,3 +93,10 @@ def test_the_language_model_travels_in_the_model_folder(tmp_path: Path):
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     [[best]] = loaded.caption_pixels(pixels, PLAIN_BEAM.replaced(rerank=settings(language_model=0.5)))
     assert {*best.words} <= {*loaded.vocabulary.words[len(MARKERS) :]}
+
+
+def test_a_model_of_molecules_pins_rdkit(tmp_path: Path):
+    folder = save_captioner(tmp_path / "captioner", 0)
+    assert not any(pin.startswith("rdkit==") for pin in requirements(folder))
+    vocabulary("inchi").save(folder / "vocabulary.json")
+    assert any(pin.startswith("rdkit==") for pin in requirements(folder))

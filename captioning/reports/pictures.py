@@ -151,6 +151,7 @@ def look(
         with_attention=True,
         image_numbers=positions,
         image_ids=[own.image_id for own in shown],
+        language_model=captioner.language_model,
     )
     return [
         Look(shown=own, words=best.words, weights_TL=np.array(best.attention), grid=captioner.encoder.grid)
