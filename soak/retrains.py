@@ -32,6 +32,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean
 from typing import Any
+from uuid import uuid4
 
 import psutil
 from ruamel.yaml import YAML
@@ -157,9 +158,17 @@ class Campaign:
         return None
 
     def begin(self, overrides: list[str]) -> str:
-        """Start a run as a person does; return its id."""
-        parameters = {"parameters": {"overrides": overrides}}
-        return str(self.ask(f"/deployments/{self._deployment}/create_flow_run", parameters)["id"])
+        """Start a run as a person does, asking a busy server again; return its id."""
+        wanted = {"parameters": {"overrides": overrides}, "idempotency_key": str(uuid4())}
+        begun: list[dict[str, Any]] = []
+
+        def is_begun() -> bool:
+            begun[:] = [found] if (found := self.ask(path, wanted)) else []
+            return bool(begun)
+
+        path = f"/deployments/{self._deployment}/create_flow_run"
+        wait_until(is_begun, START_SECONDS, "the server begins a run")
+        return str(begun[0]["id"])
 
     def state(self, run_id: str) -> dict[str, Any]:
         """Return the state of a run; an empty one where the server is away."""
