@@ -17,6 +17,7 @@ from captioning.decoding import decode_split, pixel_reader
 from captioning.examples import Examples
 from captioning.forcing import likelihoods
 from captioning.generation import GenerationSettings
+from captioning.grammars import NONE
 from captioning.metrics import MetricNames
 from captioning.params import Settings
 from captioning.records import SPLITS, Hypothesis, Likelihood
@@ -161,6 +162,6 @@ def describe(generation: GenerationSettings) -> str:
     for key, value in generation.model_dump().items():
         if isinstance(value, dict):
             words.append(f"{key} {' '.join(map(str, value.values()))}")
-        elif key != "method" and value not in (None, []):
+        elif key != "method" and value not in (None, [], NONE):
             words.append(f"{key} {'/'.join(value) if isinstance(value, list) else value}")
     return ", ".join([generation.method, *words]).replace("_", " ")

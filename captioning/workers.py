@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
-from multiprocessing import get_context, parent_process
-from typing import TYPE_CHECKING, TypeVar
+from multiprocessing import forkserver, get_context, parent_process
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from captioning.progress import say
 
@@ -68,6 +68,7 @@ def ahead(rows: Iterable[T], *, group_size: int = 16, num_groups: int = 4) -> It
 
 
 def _here(function: Callable[[T], R], pieces: Iterable[T], preload: Sequence[str]) -> Iterator[R]:
+    _forget_collected_fork_server()
     context = get_context("forkserver")  # forked from a process without threads
     context.set_forkserver_preload([function.__module__, *preload])
     with ProcessPoolExecutor(num_processes(), mp_context=context, initializer=_begin) as pool:
@@ -82,6 +83,21 @@ def _here(function: Callable[[T], R], pieces: Iterable[T], preload: Sequence[str
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _forget_collected_fork_server() -> None:
+    """Let the fork server start anew where it has ended and something else in this process collected its exit.
+
+    Python 3.11 and 3.12 start it again when it has ended, but raise ChildProcessError when they cannot ask how.
+    """
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is None:
+        return
+    try:
+        os.waitid(os.P_PID, server._forkserver_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
 
 
 def _begin() -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 
 import psutil
 import pytest
@@ -38,6 +39,14 @@ def threads(_: int) -> int:
 
 def test_outcomes_come_in_the_order_of_the_pieces():
     assert list(workers.run(double, range(40))) == [2 * number for number in range(40)]
+
+
+def test_work_goes_on_where_the_fork_server_ended_and_was_collected():
+    assert list(workers.run(double, range(2))) == [0, 2]
+    pid = forkserver._forkserver._forkserver_pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert list(workers.run(double, range(2))) == [0, 2]
 
 
 def test_only_a_few_pieces_are_taken_ahead():
