@@ -1,7 +1,6 @@
 """The grammar of InChI: it accepts what is true, refuses what is not, and never runs into a dead end."""
 
 import csv
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,6 @@ UNTRUE = {
     "a charge before the hydrogens": "CH4/q",
 }
 """Beginnings of which the last character, or the end (`$`), is refused, and all before it is allowed."""
-REAL = Path(os.environ.get("CAPTIONING_SHARED", "../shared")) / "data" / "molecules" / "labels.csv"
 
 
 def captions() -> list[str]:
@@ -143,9 +141,8 @@ def test_a_true_inchi_is_accepted_word_by_word(name: str, words: Vocabulary):
     assert place is None, f"refused behind {words.decode(ids[:place])}"
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="CAPTIONING_SHARED names no folder with data/molecules")
-def test_true_inchi_of_patents_are_accepted(words: Vocabulary):
-    with REAL.open() as file:
+def test_true_inchi_of_patents_are_accepted(words: Vocabulary, shared: Path):
+    with (shared / "data" / "molecules" / "labels.csv").open() as file:
         texts = [row["InChI"] for row in csv.DictReader(file)][::25]
     found = Vocabulary.build([*texts, *captions()], min_word_count=1, tokens=words.tokens)
     grammar = Grammar(found, max_words=2000)
