@@ -13,7 +13,7 @@ setup: .venv/installed ## the environment in .venv, exact versions from requirem
 	@[ -n "$(PYTHON)" ] || { echo "captioning needs Python 3.11 or 3.12; found: $$(python3 --version 2>&1). Install one (Debian: apt-get install python3.11-venv) and run make again." >&2; exit 1; }
 	@echo "Installing into .venv with $$($(PYTHON) --version) (one to three minutes)"
 	@$(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q --disable-pip-version-check uv
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --compile-bytecode --require-hashes -r requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m flows.links
 	@touch $@

@@ -165,9 +165,12 @@ def test_a_decoder_that_crashes_costs_one_picture(monkeypatch: pytest.MonkeyPatc
                 own for own in psutil.Process().children() if "decoding_process" in str(own.cmdline())
             ]
             assert "SECRET_KEY" not in child.environ()
+            child.suspend()  # it has the picture and does not answer yet
+            answer = asyncio.create_task(decoders.decode(picture(size=(9, 9))))
+            await asyncio.sleep(0.1)
             child.kill()
             with pytest.raises(Problem, match="its decoder ended"):
-                await decoders.decode(picture(size=(9, 9)))
+                await answer
             assert (await decoders.decode(picture(size=(9, 9)))).shape == (9, 9, 3)
         assert not [own for own in psutil.Process().children() if "decoding_process" in str(own.cmdline())]
 
