@@ -55,25 +55,25 @@ def test_a_normaliser_gives_normal_forms_of_its_examples(name: str):
 def test_answers_keep_their_order():
     texts = [ETHANOL, "nothing"] * 20
     assert normalise(texts) == [ETHANOL, None] * 20
-    assert answers("normalise", ["nothing"]) == [Answer(text=None)], "RDKit's own no is no failure"
+    assert answers("normalise", ["nothing"]) == [Answer(value=None)], "RDKit's own no is no failure"
 
 
 def test_a_crash_costs_one_answer():
     children = Children(say, seconds=20, num_children=2)
     texts = ["a", "crash", "b", "c", "crash", "d"]
     found = children.ask(texts)
-    assert [own.text is None for own in found] == [text == "crash" for text in texts]
-    assert {own.failure for own in found if own.text is None} == {"its process was ended by SIGABRT"}
-    assert [own.text.split()[0] for own in found if own.text] == ["a", "b", "c", "d"]
+    assert [own.value is None for own in found] == [text == "crash" for text in texts]
+    assert {own.failure for own in found if own.value is None} == {"its process was ended by SIGABRT"}
+    assert [own.value.split()[0] for own in found if own.value] == ["a", "b", "c", "d"]
     children.close()
 
 
 def test_a_child_that_stalls_is_ended_and_one_that_fails_goes_on():
     children = Children(say, seconds=0.5, num_children=1)
     first, stalled, failed, after, last = children.ask(["a", "stall", "raise", "b", "c"])
-    assert stalled == Answer(text=None, failure="took longer than 0.5 seconds")
-    assert failed == Answer(text=None, failure="RuntimeError: Invariant Violation")
-    pids = [own.text.split()[1] for own in (first, after, last) if own.text]
+    assert stalled == Answer(value=None, failure="took longer than 0.5 seconds")
+    assert failed == Answer(value=None, failure="RuntimeError: Invariant Violation")
+    pids = [own.value.split()[1] for own in (first, after, last) if own.value]
     assert len(pids) == 3
     assert pids[0] != pids[1] == pids[2]
     children.close()
@@ -81,7 +81,7 @@ def test_a_child_that_stalls_is_ended_and_one_that_fails_goes_on():
 
 def test_a_child_is_used_again_and_then_closed():
     children = Children(say, seconds=20, num_children=1)
-    first, second = (int(str(children.ask(["a"])[0].text).partition(" ")[2]) for _ in range(2))
+    first, second = (int(str(children.ask(["a"])[0].value).partition(" ")[2]) for _ in range(2))
     assert first == second
     children.close()
     with pytest.raises(ProcessLookupError):

@@ -1,12 +1,12 @@
 """What a text says as a molecule: its skeleton and fingerprint, to compare by, and a drawing of it for people."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from captioning.isolation import Crashed, Isolated
+from captioning.chemistry.children import Children
 
 SECONDS = 10.0
 """For one text; most take a few milliseconds."""
@@ -32,25 +32,22 @@ class Identity(NamedTuple):
 
 def identities(texts: Sequence[str]) -> list[Identity | None]:
     """Return the molecule that each text, an InChI or a SMILES, stands for; None where RDKit reads none."""
-    return [_asked(_identify, text) for text in texts]
+    return [answer.value for answer in _identifying().ask(texts)]
 
 
 def drawings(texts: Sequence[str]) -> list[np.ndarray | None]:
     """Return a drawing of each molecule, uint8, height x width x 3, black on white; None where RDKit reads none."""
-    return [_asked(_draw, text) for text in texts]
-
-
-def _asked(function: Callable[[str], Any], text: str) -> Any:
-    """Return what a function gives in a process of its own, which RDKit may crash."""
-    try:
-        return _isolated(function)(text)
-    except (Crashed, ValueError, RuntimeError):
-        return None
+    return [answer.value for answer in _drawing().ask(texts)]
 
 
 @functools.cache
-def _isolated(function: Callable[[str], Any]) -> Isolated[str, Any]:
-    return Isolated(function, max_seconds=SECONDS)
+def _identifying() -> Children[str, Identity]:
+    return Children(_identify, seconds=SECONDS)
+
+
+@functools.cache
+def _drawing() -> Children[str, np.ndarray]:
+    return Children(_draw, seconds=SECONDS)
 
 
 def _read(text: str) -> Any:

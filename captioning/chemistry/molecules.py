@@ -14,20 +14,20 @@ SECONDS = 10.0
 
 
 @functools.cache
-def _children() -> Children:
+def _children() -> "Children[tuple[Operation, str], str]":
     from captioning.chemistry.reading import answer  # and RDKit with it
 
     return Children(answer, seconds=SECONDS)
 
 
-def answers(operation: "Operation", texts: Sequence[str]) -> list[Answer]:
+def answers(operation: "Operation", texts: Sequence[str]) -> list[Answer[str]]:
     """Return what RDKit makes of each text, and why nothing where its process crashed or was ended."""
     return _children().ask([(operation, text) for text in texts])
 
 
 def normalise(texts: Sequence[str]) -> list[str | None]:
     """Return the InChI of the molecule that each InChI stands for, as RDKit writes it; None where it reads none."""
-    return [answer.text for answer in answers("normalise", texts)]
+    return [answer.value for answer in answers("normalise", texts)]
 
 
 def valid_share(texts: Sequence[str]) -> float:
@@ -38,10 +38,10 @@ def valid_share(texts: Sequence[str]) -> float:
 @functools.lru_cache(maxsize=100_000)
 def smiles_of_inchi(inchi: str) -> str | None:
     """Return the SMILES of an InChI that leads back to it, character by character; None where there is none."""
-    return answers("smiles", [inchi])[0].text
+    return answers("smiles", [inchi])[0].value
 
 
 @functools.lru_cache(maxsize=100_000)
 def inchi_of_smiles(smiles: str) -> str | None:
     """Return the InChI of a SMILES; None where RDKit cannot read it."""
-    return answers("inchi", [smiles])[0].text
+    return answers("inchi", [smiles])[0].value
