@@ -227,7 +227,7 @@ def test_servers_that_go_away_during_a_registration_and_come_back_are_no_fault(
 
     def cut_s3() -> None:
         s3.cut()
-        threading.Timer(3.0, s3.mend).start()
+        threading.Timer(60.0, s3.mend).start()
 
     with at(project.root, line.address):
         once_before("create_logged_model", cut_s3)

@@ -272,7 +272,7 @@ def test_nothing_else_decides_which_words_may_come(changes: dict[str, Any]):
 
 
 def test_an_unknown_grammar_is_refused():
-    with pytest.raises(ValueError, match="no grammar 'latin'; available: none, inchi"):
+    with pytest.raises(ValueError, match="no grammar 'latin'; available: none, inchi, smiles"):
         PLAIN_BEAM.replaced(grammar="latin")
 
 

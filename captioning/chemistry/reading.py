@@ -21,10 +21,11 @@ def normalised(inchi: str) -> str | None:
 
 
 def smiles(inchi: str) -> str | None:
-    """Return the SMILES of an InChI that leads back to it, character by character."""
+    """Return the SMILES of an InChI that leads back to it, character by character; double bonds as they are drawn."""
     molecule = Chem.MolFromInchi(inchi)
     if molecule is None:
         return None
+    Chem.Kekulize(molecule, clearAromaticFlags=True)
     written: str = Chem.MolToSmiles(molecule)
     return written if inchi_of_smiles(written) == inchi else None
 

@@ -1,4 +1,4 @@
-"""SMILES by its parts (atoms, bonds, ring closures, brackets) for captions that are InChI.
+"""SMILES by its parts (atoms, bonds, ring closures, brackets) for captions that are InChI; no atom is aromatic.
 
 RDKit writes the SMILES of each InChI before it is cut, and the InChI of each SMILES that a model has written, in a
 child process. An InChI whose SMILES does not lead back to it, character by character (1 of 650 in the data at hand:
