@@ -478,6 +478,7 @@ def main() -> None:
     chance = random.Random(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="captioning-soak-"))
     print(f"in {folder}", flush=True)
+    alone = make_project(folder / "undisturbed", SETTINGS)  # now, of the same code
     campaign = Campaign(folder)
     rows: list[Row] = []
     try:
@@ -492,7 +493,6 @@ def main() -> None:
     finally:
         for process in campaign.processes():
             kill(process)
-    alone = make_project(folder / "undisturbed", SETTINGS)
     wrong = [*check_registry(campaign.project, rows), *judge(rows)]
     for row in (rows[-1], chance.choice(rows)):
         wrong += compare(alone, row)
