@@ -8,6 +8,7 @@ import fcntl
 import importlib.util
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioning import home
+from captioning.outputs import whole_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,15 +128,44 @@ def _opened(address: str) -> "MlflowClient":
         with locked("mlflow"):
             if database := local_database():
                 database.parent.mkdir(parents=True, exist_ok=True)
+                if not database.exists():
+                    _create(database)
                 _follow_move(database)
             opened = MlflowClient(tracking_uri=address, registry_uri=address)
-            opened.search_experiments(max_results=1)
-            opened.search_registered_models(max_results=1)
+            _look_into(opened)
     except Exception as error:  # of the file system, SQLite, SQLAlchemy, MLflow or a server
         update = f"`mlflow db upgrade {address}` updates an old database, MLFLOW_TRACKING_URI names another"
         hint = _next_step(error, address, update)
         raise ValueError(f"MLflow's records at {address} cannot be opened: {error}; {hint}") from error
     return opened
+
+
+def _create(database: Path) -> None:
+    """Have MLflow make its tables elsewhere, and put them in place together.
+
+    A process that is killed in the middle would leave some of them, from which MLflow cannot go on.
+    """
+    from mlflow import MlflowClient
+
+    folder = database.parent / ".new"
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+    folder.mkdir()
+    address = f"sqlite:///{folder / database.name}"
+    _look_into(MlflowClient(tracking_uri=address, registry_uri=address))
+    with whole_file(database) as aside:
+        aside.unlink(missing_ok=True)
+        with (
+            closing(sqlite3.connect(folder / database.name)) as made,
+            closing(sqlite3.connect(aside)) as copy,
+        ):
+            made.backup(copy)
+    shutil.rmtree(folder)
+
+
+def _look_into(client: "MlflowClient") -> None:
+    """Ask for something of runs and of the registry, which makes or checks their tables."""
+    client.search_experiments(max_results=1)
+    client.search_registered_models(max_results=1)
 
 
 def _next_step(error: Exception, address: str, otherwise: str) -> str:

@@ -87,6 +87,27 @@ def test_three_processes_may_use_a_fresh_database_at_once_and_say_nothing(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [".work", "mlruns"]
 
 
+@pytest.mark.slow
+def test_a_process_killed_while_the_database_is_made_leaves_nothing_in_its_place(tmp_path: Path) -> None:
+    killed = start(
+        "import os, signal\n"
+        "from sqlalchemy import Engine, event\n"
+        "@event.listens_for(Engine, 'before_cursor_execute')\n"
+        "def see(connection, cursor, statement, *_):\n"
+        "    if 'CREATE TABLE review_queues' in statement: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from captioning import store\n"
+        "store.client()",
+        tmp_path,
+        cwd=tmp_path,
+    )
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists()
+    after = start("from captioning import store; store.client()", tmp_path, cwd=tmp_path)
+    assert after.communicate() == ("", "")
+    assert [path.name for path in (tmp_path / "mlruns").iterdir()] == ["mlflow.db"]
+
+
 def test_the_environment_names_another_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.uri() == f"sqlite:///{home}/mlruns/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
