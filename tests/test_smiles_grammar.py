@@ -9,6 +9,7 @@ from test_grammars import first_refused, settings_of, untaught, walks
 from captioning.chemistry import valid_share
 from captioning.generation import generate
 from captioning.grammars.smiles import Grammar
+from captioning.tokens.smiles import _TOKEN
 from captioning.vocabulary import EOS, MARKERS, Vocabulary
 
 WORDS = [*"CNOPSFIBH()[]=#123456789+-./\\", "Cl", "Br", "Si", "Na", "%10", "@", "@@"]
@@ -69,8 +70,6 @@ def vocabulary() -> Vocabulary:
 
 def ids_of(text: str) -> list[int]:
     """Return the words of a SMILES, and the end where it is written."""
-    from captioning.tokens.smiles import _TOKEN
-
     words = vocabulary().words
     ids = [words.index(token) for token in _TOKEN.findall(text.removesuffix("$"))]
     return [*ids, EOS] if text.endswith("$") else ids

@@ -137,6 +137,11 @@ class Place(NamedTuple):
         return not is_open and self.last in {"atom", "ring"}
 
     @property
+    def must_go_on(self) -> bool:
+        """Tell whether rings are open that only what follows this atom can close."""
+        return bool(self.rings) and not self.branches
+
+    @property
     def most_words(self) -> int:
         """The most words to the end, on the shortest way, `<eos>` included."""
         return 4 + 4 * (self.bracket is not None) + 2 * len(self.branches) + 3 * len(self.rings)
@@ -173,8 +178,7 @@ class Place(NamedTuple):
         if self.atom < 0:
             return num_bonds >= 0
         order = self.bond or 1
-        is_last_way = bool(self.rings) and not self.branches
-        return self.free[self.atom] >= order and num_bonds >= order + is_last_way
+        return self.free[self.atom] >= order and num_bonds >= order + self.must_go_on
 
     def _with_atom(self, num_bonds: int) -> "Place | None":
         if not self._has_room_for(num_bonds):
@@ -219,8 +223,7 @@ class Place(NamedTuple):
             place = self._replace(free=free, rings=opened) if number == lowest else None
         if place is None or min(place.free) < 0:
             return None
-        is_last_way = bool(place.rings) and not place.branches
-        return place._replace(bond=0, last="ring") if place.free[self.atom] >= is_last_way else None
+        return place._replace(bond=0, last="ring") if place.free[self.atom] >= place.must_go_on else None
 
     def _closed(self, ring: Ring) -> "Place | None":
         order = self.bond or ring.order or 1

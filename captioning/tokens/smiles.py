@@ -26,7 +26,7 @@ EXAMPLES = (
 )
 
 _TOKEN = re.compile(r"Br|Cl|%[0-9]{2}|@@|[A-Z][a-z]?(?=[^\[]*\])|.", re.DOTALL)
-"""Outside of brackets two letters are one atom only for bromine and chlorine: `Sc` is sulfur and aromatic carbon."""
+"""Outside of brackets two letters are one atom only for bromine and chlorine; those of others stand in brackets."""
 
 
 def split(caption: str) -> list[str]:
