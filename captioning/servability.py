@@ -26,6 +26,8 @@ NUM_PICTURES = 16
 """Asked about one by one."""
 MAX_SECONDS = 60.0
 """After which no further picture is asked about."""
+MAX_SECONDS_TO_DIE = 5.0
+"""For the children of a process that was killed."""
 NUM_LINES = 3
 """Of what a failed process said last."""
 
@@ -126,10 +128,13 @@ def _environment() -> dict[str, str]:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process that may have ended already; if it has not, also all that it started."""
     if process.poll() is None:
-        for child in psutil.Process(process.pid).children(recursive=True):
+        children = psutil.Process(process.pid).children(recursive=True)
+        for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         process.kill()
         process.wait()
+        # whose child dies is another's to reap: where nobody does, it stays as a zombie
+        psutil.wait_procs(children, timeout=MAX_SECONDS_TO_DIE)
     if process.stdin:
         process.stdin.close()
