@@ -129,7 +129,7 @@ def evaluate(
         scores_of_images=scores_of_images(scores, [*hypotheses]),
         intervals=bootstrap.intervals(scores, num_samples=settings.bootstrap_samples),
         slices=cut(
-            parts_of(references, images, captioner.vocabulary.split),
+            parts_of(references, images, captioner.vocabulary.tokens),
             scores,
             [*hypotheses],
             min_images=settings.min_images_of_slice,

@@ -5,7 +5,7 @@ averaged (ROUGE-L); CIDEr keeps the whole split's document frequencies.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from captioning import bootstrap, tables
 from captioning.metrics import Statistics, higher_is_better
+from captioning.tokens import WORDS, module_of
 from captioning.tokens.words import split as split_words
 
 Parts = Mapping[str, Mapping[str, Sequence[str]]]
@@ -123,20 +124,21 @@ def _score(
 def parts_of(
     references: Mapping[str, Sequence[str]],
     images: Path | None,
-    split: Callable[[str], list[str]] = split_words,
+    tokens: str = WORDS,
 ) -> dict[str, dict[str, list[str]]]:
     """Return the parts of a split.
 
     Args:
         references: raw captions by image id.
         images: the table of kept images, with their sources and sizes (`data/clean/images.parquet`), if it is known.
-        split: a caption -> its words, by which its length is counted.
+        tokens: name of the module of `captioning.tokens` by whose tokens the length of a caption is counted.
     """
+    cut = module_of(tokens)
     lengths = {
-        image_id: round(sum(len(split(text)) for text in own) / max(1, len(own)), 1)
+        image_id: round(sum(len(cut.split(text)) for text in own) / max(1, len(own)), 1)
         for image_id, own in references.items()
     }
-    parts = {"caption length": quarters(lengths, "words")}
+    parts = {"caption length": quarters(lengths, f"{cut.UNIT}s")}
     if images is not None:
         sides, sources = _read_images(images, references)
         parts |= {"image size": quarters(sides, "pixels"), "source": sources}

@@ -226,6 +226,13 @@ def test_words_said_without_reason_and_left_unsaid_are_counted():
     assert errors.num_distinct == 2
 
 
+def test_what_is_wrong_in_a_molecule_is_counted_by_the_tokens_of_its_captioner():
+    hypotheses = {"a": Hypothesis(text="InChI=1S/CH3Cl/c1-2/h1H3", log_probability=0.0)}
+    errors = word_errors(hypotheses, {"a": ["InChI=1S/CH3Br/c1-2/h1H3"]}, "inchi")
+    assert [own.word for own in errors.unfounded] == ["Cl"]
+    assert [own.word for own in errors.missed] == ["Br"]
+
+
 def test_captions_and_references_are_read_in_their_own_direction(made: Made):
     page = made.text("evaluation.html")
     assert page.count('<p class="said" dir="auto">') == page.count('<p class="said"') > 0

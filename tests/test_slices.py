@@ -97,6 +97,8 @@ def test_parts_are_by_length_size_source_and_object(tmp_path: Path):
     assert parts["image size"] == {"480 pixels": ["1"], "300 pixels": ["2"]}
     assert parts["source"] == {"coco": ["1"], "flickr": ["2"]}
     assert [*parts_of(references, None)] == ["caption length", "object word"]
+    molecules = {"1": ["InChI=1S/CH4/h1H4"], "2": ["InChI=1S/H2O/h1H2"]}
+    assert parts_of(molecules, None, "inchi")["caption length"] == {"7 tokens": ["1", "2"]}
 
 
 def test_objects_are_nouns_that_at_least_half_of_the_captions_name():

@@ -10,6 +10,7 @@ import pandas as pd
 from captioning.captioner import Captioner
 from captioning.figures import kept_epoch
 from captioning.outputs import whole_file
+from captioning.tokens import module_of
 
 FILE = "model.json"
 
@@ -28,6 +29,8 @@ class ModelFacts:
     num_decoder_parameters: int
     num_words: int
     """Of the vocabulary, with the markers."""
+    tokens: str
+    """How captions are cut into them: name of a module of `captioning.tokens`."""
     image_height: int
     """Pixels."""
     image_width: int
@@ -42,6 +45,12 @@ class ModelFacts:
     def num_parameters(self) -> int:
         """Return the size of encoder and decoder together."""
         return self.num_encoder_parameters + self.num_decoder_parameters
+
+    @property
+    def unit(self) -> str:
+        """Return what one of the words it knows is called, such as `word` or `character`."""
+        unit: str = module_of(self.tokens).UNIT
+        return unit
 
     @property
     def name(self) -> str:
@@ -82,6 +91,7 @@ def read_model_facts(
         num_encoder_parameters=sum(own.numel() for own in captioner.encoder.parameters()),
         num_decoder_parameters=sum(own.numel() for own in captioner.decoder.parameters()),
         num_words=len(captioner.vocabulary),
+        tokens=captioner.vocabulary.tokens,
         image_height=captioner.transform.height,
         image_width=captioner.transform.width,
         num_train_images=train["num_images"],

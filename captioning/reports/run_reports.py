@@ -45,7 +45,7 @@ def write_reports(
     folder: Path,
 ) -> None:
     """Write evaluation.html, data_card.md, model_card.md and model.json."""
-    errors = word_errors(evaluation.hypotheses, evaluation.references)
+    errors = word_errors(evaluation.hypotheses, evaluation.references, model.tokens)
     texts = {
         "evaluation.html": evaluation_page(
             evaluation,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from captioning.records import Hypothesis
-from captioning.tokens.words import split as split_words
+from captioning.tokens import WORDS, module_of
 
 MOST = 12
 """Rows of each list."""
@@ -42,13 +42,22 @@ class WordErrors:
     """Different captions."""
 
 
-def word_errors(hypotheses: Mapping[str, Hypothesis], references: Mapping[str, Sequence[str]]) -> WordErrors:
-    """Compare the words of captions with those of their references, without words of grammar."""
+def word_errors(
+    hypotheses: Mapping[str, Hypothesis], references: Mapping[str, Sequence[str]], tokens: str = WORDS
+) -> WordErrors:
+    """Compare the words of captions with those of their references, without words of grammar.
+
+    Args:
+        hypotheses: captions by image id.
+        references: of these images.
+        tokens: name of the module of `captioning.tokens` that cuts captions into words.
+    """
+    split = module_of(tokens).split
     said, should, unfounded, missed = (Counter[str]() for _ in range(4))
     for image_id, hypothesis in hypotheses.items():
-        own = set(split_words(hypothesis.text)) - FUNCTION_WORDS
+        own = set(split(hypothesis.text)) - FUNCTION_WORDS
         of_references = Counter(
-            word for text in references[image_id] for word in set(split_words(text)) - FUNCTION_WORDS
+            word for text in references[image_id] for word in set(split(text)) - FUNCTION_WORDS
         )
         expected = {word for word, count in of_references.items() if 2 * count > len(references[image_id])}
         said.update(own)

@@ -6,6 +6,7 @@ Each module has
   What it cannot cut is a `ValueError` that shows the caption; whatever `join` gives can be cut;
 - `join(tokens) -> str`, the caption that they make; of other tokens than `split` gives, in any order, too, since a
   model may write them;
+- `UNIT`, what one token is called, such as `word`;
 - `IS_EXACT`, whether `join(split(caption))` is the caption, character by character. Otherwise it is the caption in the
   form that the module writes, and `split` gives the same tokens of it;
 - `IS_SPELLED`, whether a caption is its tokens one after the other (behind what `join` puts in front), as a grammar

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+UNIT = "character"
 IS_EXACT = True
 IS_SPELLED = True
 EXAMPLES = (

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 from captioning.chemistry.identities import drawings
 
-__all__ = ["EXAMPLES", "IS_EXACT", "IS_SPELLED", "drawings", "join", "split"]
+__all__ = ["EXAMPLES", "IS_EXACT", "IS_SPELLED", "UNIT", "drawings", "join", "split"]
 
 PREFIX = "InChI=1S/"
+UNIT = "token"
 IS_EXACT = True
 IS_SPELLED = True
 EXAMPLES = (

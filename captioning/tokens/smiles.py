@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from captioning.chemistry import inchi_of_smiles, smiles_of_inchi
 from captioning.chemistry.identities import drawings
 
-__all__ = ["EXAMPLES", "IS_EXACT", "IS_SPELLED", "drawings", "join", "split"]
+__all__ = ["EXAMPLES", "IS_EXACT", "IS_SPELLED", "UNIT", "drawings", "join", "split"]
 
 INCHI = "InChI="
+UNIT = "token"
 IS_EXACT = True
 IS_SPELLED = False
 EXAMPLES = (

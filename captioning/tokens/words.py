@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+UNIT = "word"
 IS_EXACT = False
 IS_SPELLED = False
 EXAMPLES = ("A man's red t-shirt.", "Two dogs, running on the beach!", "Ein Bär läuft.")
