@@ -10,7 +10,7 @@ import pandas as pd
 from captioning.captioner import Captioner
 from captioning.figures import kept_epoch
 from captioning.outputs import whole_file
-from captioning.tokens import module_of
+from captioning.tokens import WORDS, module_of
 
 FILE = "model.json"
 
@@ -29,8 +29,8 @@ class ModelFacts:
     num_decoder_parameters: int
     num_words: int
     """Of the vocabulary, with the markers."""
-    tokens: str
-    """How captions are cut into them: name of a module of `captioning.tokens`."""
+    tokens: str = WORDS
+    """How captions are cut into them: name of a module of `captioning.tokens`; older files do not say."""
     image_height: int
     """Pixels."""
     image_width: int
