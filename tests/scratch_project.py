@@ -45,7 +45,7 @@ signal.signal(signal.SIGTERM, lambda *_: None if distributed.get_rank() else exi
 distributed.init_process_group("gloo")
 state = Path("../state.txt")
 begun_at = int(state.read_text()) if state.exists() else 0
-print(f"rank {distributed.get_rank()} begins at {begun_at}", flush=True)
+os.write(1, f"rank {distributed.get_rank()} begins at {begun_at}\\n".encode())  # whole lines, of two processes
 for step in range(begun_at, 10):
     distributed.barrier()
     if distributed.get_rank() == 0:
