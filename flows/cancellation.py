@@ -51,6 +51,7 @@ def watched() -> Iterator[Watch]:
     """
     run_id = flow_run.id
     watch, ending, ended = Watch(run_id), threading.Event(), threading.Event()
+    parent = os.getppid()
     before = signal.getsignal(signal.SIGTERM)
 
     def once(number: int, frame: FrameType | None) -> None:
@@ -62,7 +63,6 @@ def watched() -> Iterator[Watch]:
                 raise TerminationSignal(signal=number)
 
     def look() -> None:
-        parent = os.getppid()
         next_look = SECONDS_BETWEEN_LOOKS
         while not ended.wait(POLL_SECONDS) and not ending.is_set():
             next_look -= POLL_SECONDS

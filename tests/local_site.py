@@ -1,10 +1,12 @@
 """A web server on this machine that answers well and badly, and counts what it is asked."""
 
 import contextlib
+import fcntl
 import hashlib
 import re
 import socket
 import struct
+import termios
 import threading
 import time
 from collections import Counter
@@ -35,8 +37,9 @@ class Site:
         self.times: list[float] = []
         self.headers: list[dict[str, str]] = []
         self.num_bytes_sent = 0
-        self.running = 0
-        self.most_running = 0
+        self.num_slow = 0
+        """Requests for /slow/ that are being answered."""
+        self.most_slow = 0
         self.lock = threading.Lock()
 
 
@@ -51,14 +54,8 @@ class Handler(BaseHTTPRequestHandler):
             self.site.requests[self.path] += 1
             self.site.times.append(time.monotonic())
             self.site.headers.append(dict(self.headers))
-            self.site.running += 1
-            self.site.most_running = max(self.site.most_running, self.site.running)
-        try:
-            with contextlib.suppress(ConnectionError):  # the other side did not wait
-                getattr(self, f"answer_{kind}", self.answer_gone)(name)
-        finally:
-            with self.site.lock:
-                self.site.running -= 1
+        with contextlib.suppress(ConnectionError):  # the other side did not wait
+            getattr(self, f"answer_{kind}", self.answer_gone)(name)
 
     def send(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
         self.send_response(status)
@@ -109,7 +106,12 @@ class Handler(BaseHTTPRequestHandler):
         self.site.go_on.wait(30)
 
     def answer_slow(self, name: str) -> None:
+        with self.site.lock:
+            self.site.num_slow += 1
+            self.site.most_slow = max(self.site.most_slow, self.site.num_slow)
         time.sleep(0.1)
+        with self.site.lock:
+            self.site.num_slow -= 1  # before the answer, upon which the next request may come
         self.answer_ok(name)
 
     def answer_held(self, name: str) -> None:
@@ -165,8 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         cut = self.site.cuts.pop(0) if self.site.cuts else None
         limit = self.site.stalls_at if cut is None else cut
         body, rest = (body, b"") if limit is None else (body[:limit], body[limit:])
-        self.wfile.write(body)
         self.site.num_bytes_sent += len(body)
+        self.wfile.write(body)
         if cut is not None:
             self.reset()
         elif rest:
@@ -175,7 +177,8 @@ class Handler(BaseHTTPRequestHandler):
     def reset(self) -> None:
         """End the connection as a crashing server does."""
         self.wfile.flush()
-        time.sleep(0.1)  # what was sent may arrive
+        while struct.unpack("i", fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4)))[0]:
+            time.sleep(0.01)  # until all that was sent has arrived
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 

@@ -123,6 +123,14 @@ def ask_server(address: str, body: dict[str, Any] | None = None, method: str | N
             time.sleep(0.2)
 
 
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def processes_with(text: str) -> list[int]:
     """Return the ids of the processes in whose command line `text` stands, without this one."""
     found = []

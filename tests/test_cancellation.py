@@ -33,7 +33,9 @@ def long():
             time.sleep(120)
         except TerminationSignal:
             Path("tidying").touch()
-            time.sleep(1)
+            deadline = time.monotonic() + (60 if Path("late").exists() else 1)
+            while not Path("told").exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
             Path("tidied").touch()
             if watch.is_cancelled:
                 return Cancelled(message="seen")
@@ -41,7 +43,7 @@ def long():
 
 long()
 """
-"""A flow that takes a second to tidy when it is ended."""
+"""A flow that takes a second to tidy when it is ended; with a file `late` until there is a file `told`."""
 
 
 @contextmanager
@@ -82,11 +84,13 @@ def test_a_run_that_was_cancelled_sees_it_and_ends_tidily_even_if_it_is_told_lat
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling
 
+    (tmp_path / "late").touch()
     with running(tmp_path, prefect, under_a_runner=False) as run, get_client(sync_client=True) as client:
         run_id = (tmp_path / "begun").read_text()
         client.set_flow_run_state(run_id, Cancelling(), force=True)
         wait_until((tmp_path / "tidying").exists)
         run.send_signal(signal.SIGTERM)
+        (tmp_path / "told").touch()
         run.wait(LIMIT_SECONDS)
         state = client.read_flow_run(run_id).state
     assert state is not None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 from pydantic import ValidationError
@@ -469,7 +470,11 @@ def blocked_run(raw: Path, folder: Path) -> Iterator[None]:
                 time.sleep(0.05)
             yield
         finally:
+            below = psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGKILL)
+            psutil.wait_procs(
+                below, timeout=60
+            )  # one that still dies would take what the pipe has for the next run
 
 
 def clean_with_pipe(raw: Path, folder: Path) -> None:

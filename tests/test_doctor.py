@@ -20,7 +20,7 @@ import pytest
 import torch
 from configobj import ConfigObj
 from ruamel.yaml import YAML
-from scratch_project import make_project, one_stage, wait_until
+from scratch_project import LIMIT_SECONDS, make_project, one_stage, wait_until
 
 from captioning import doctor, home, params
 from captioning.doctor import addresses, disks, locations, locks, machine, revisions, versions
@@ -78,7 +78,8 @@ def edit_params(key: str, value: Any) -> None:
 # the whole
 
 
-def test_a_sound_project_has_no_problem() -> None:
+def test_a_sound_project_has_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LIMIT_SECONDS", LIMIT_SECONDS)
     found = doctor.examine()
     assert list(found) == list(doctor.CHECKS)
     said = [(check, each) for check, own in found.items() for each in own]
@@ -108,7 +109,8 @@ def test_a_check_that_breaks_or_hangs_is_a_finding_and_the_others_are_made(
 def test_the_command_says_each_problem_with_its_mend_and_fails(project: Path) -> None:
     def run(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-        command = [sys.executable, "-m", "captioning", "doctor", *options]
+        program = f"from captioning import cli, doctor; doctor.LIMIT_SECONDS = {LIMIT_SECONDS}; cli.main()"
+        command = [sys.executable, "-c", program, "doctor", *options]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     sound = run()
@@ -429,6 +431,7 @@ def write_rwlock(pid: int, command: str) -> None:
 def sleeping(*command: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(command or ("sleep", "60"), stdout=subprocess.PIPE)
     try:
+        wait_until(lambda: bool(psutil.Process(process.pid).cmdline()))
         yield process
     finally:
         process.kill()

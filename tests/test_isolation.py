@@ -11,7 +11,7 @@ import pytest
 
 from captioning.isolation import Crashed, Isolated
 from tests.crashing import act
-from tests.scratch_project import wait_until
+from tests.scratch_project import is_gone, wait_until
 
 
 @pytest.fixture
@@ -71,4 +71,4 @@ def test_the_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     assert psutil.pid_exists(child)
     parent.kill()
     parent.wait()
-    wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
+    wait_until(lambda: is_gone(child))

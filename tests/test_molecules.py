@@ -354,7 +354,7 @@ def test_a_molecule_that_crashes_or_hangs_is_a_failed_row_and_the_rest_goes_on(
         "\n".join(texts),
         copies={"train": 1, "val": 1, "test": 1},
         images_per_archive=100,
-        max_image_seconds=1.0,
+        max_image_seconds=5.0,
         max_failed_share=0.6,
     )
     counts = download(settings, tmp_path / "raw")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from scratch_project import make_project, make_project_of_ranks, one_stage, processes_with
+from scratch_project import is_gone, make_project, make_project_of_ranks, one_stage, processes_with
 from sleepers import LIMIT_SECONDS, Sleepers, wait_until
 
 from flows import orphans, servers
@@ -120,7 +120,7 @@ def test_what_a_killed_run_and_its_killed_supervisor_left_is_ended_by_the_next_i
         supervisor.kill()
         run.kill()
         run.wait()
-        wait_until(lambda: not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: is_gone(supervisor.pid))
         orphans.clear(elsewhere)
         assert len(sleepers.living()) == 4
         orphans.clear(here)

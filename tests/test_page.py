@@ -17,6 +17,7 @@ import local_site
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from local_site import Site
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 from safetensors.torch import load_file, save_file
@@ -25,13 +26,11 @@ from tiny_captioner import save_captioner
 
 from captioning.collection import Collection
 from captioning.serving.page_files import PAGE
-from flows.servers import free_port
 
 expect.set_options(timeout=30_000)  # on a busy machine
 WEB = Path(__file__).parents[1] / "web"
 KEY = "correct-horse-battery-staple"
 MAX_BYTES = 60_000
-SITE_PORT = free_port()  # of a server that pictures are fetched from
 DIMMEST = 0.86  # opacity over what the model did not look at (web/src/Print.tsx)
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 
@@ -82,14 +81,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path) -> Iterator[Served]:
+def site() -> Iterator[Site]:
+    """A server that pictures are fetched from."""
+    with local_site.serve() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, site: Site) -> Iterator[Served]:
     options = [
         *("--model", str(folder / "champion")),
         *("--challenger", str(folder / "challenger")),
         *("--collection", str(folder / "collection")),
         *("--keys-file", str(folder / "keys")),
         *("--max-bytes", str(MAX_BYTES)),
-        *("--allowed-networks", "127.0.0.0/8", "--fetch-ports", f"80,443,{SITE_PORT}"),
+        *("--body-seconds", "600", "--timeout-seconds", "600"),  # for a picture that is cancelled on its way
+        *("--allowed-networks", "127.0.0.0/8", "--fetch-ports", f"80,443,{site.url.rpartition(':')[2]}"),
     ]
     with serve(*options, home=folder / "home") as running:
         running.url += "/"
@@ -317,16 +324,17 @@ def test_an_address_that_may_not_be_read_is_refused_with_the_reason(visit: Visit
 
 
 @needs_browser
-def test_a_picture_of_an_address_is_shown_though_nothing_is_loaded_from_there(visit: Visit) -> None:
-    with local_site.serve(port=SITE_PORT) as site:
-        site.files["beach.jpg"] = picture(1)
-        page = visit.open()
-        page.get_by_label("Or the address of a picture").fill(f"{site.url}/file/beach.jpg")
-        page.keyboard.press("Enter")
-        own = card(page, f"{site.url}/file/beach.jpg")
-        expect(words(own).first).to_be_visible()
-        assert own.get_by_role("img").evaluate("(own) => own.naturalWidth") == 64
-        assert own.get_by_role("img").get_attribute("src", timeout=1000).startswith("data:image/jpeg")  # type: ignore[union-attr]
+def test_a_picture_of_an_address_is_shown_though_nothing_is_loaded_from_there(
+    visit: Visit, site: Site
+) -> None:
+    site.files["beach.jpg"] = picture(1)
+    page = visit.open()
+    page.get_by_label("Or the address of a picture").fill(f"{site.url}/file/beach.jpg")
+    page.keyboard.press("Enter")
+    own = card(page, f"{site.url}/file/beach.jpg")
+    expect(words(own).first).to_be_visible()
+    assert own.get_by_role("img").evaluate("(own) => own.naturalWidth") == 64
+    assert own.get_by_role("img").get_attribute("src").startswith("data:image/jpeg")  # type: ignore[union-attr]
 
 
 @needs_browser
@@ -399,7 +407,7 @@ def test_a_picture_on_its_way_can_be_cancelled(visit: Visit) -> None:
     page.context.set_offline(False)
     slow = page.context.new_cdp_session(page)
     slow.send("Network.enable")
-    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2000}
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100}
     slow.send("Network.emulateNetworkConditions", limits)
     add(page, upload("beach.jpg", noise(100)))
     own = card(page, "beach.jpg")

@@ -17,7 +17,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from registry_samples import (
@@ -31,6 +30,7 @@ from registry_samples import (
     write_model,
     write_reports,
 )
+from scratch_project import is_gone
 
 from captioning import aliases, champion, lineage, params, registry, seen_images, servability, servable, store
 from captioning.captioner import Captioner
@@ -797,7 +797,7 @@ def test_a_process_that_does_not_answer_in_time_is_ended_with_what_it_started(
     answer = servability.ask_alone("models:/captioner/1", [b""], timeout_seconds=5.0)
     assert answer.problem.endswith("the model does not caption: it had not answered after 5 s.")
     child = int((tmp_path / "child").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert is_gone(child)
 
 
 def test_a_model_that_finds_no_words_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:

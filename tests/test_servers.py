@@ -134,7 +134,11 @@ def team(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        said = "".join(iter(process.stdout.readline, "Ctrl-C stops both\n"))
+        said = ""
+        for line in process.stdout:
+            if line == "Ctrl-C stops both\n":
+                break
+            said += line
         try:
             told = dict(re.findall(r"export (\w+)=(\S+)", said))
             assert told == {

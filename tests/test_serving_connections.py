@@ -73,10 +73,14 @@ def test_an_answer_that_nobody_reads_is_not_kept() -> None:
 
 
 def test_an_answer_that_is_read_slowly_comes_whole() -> None:
-    with running(unread_seconds=0.5) as server, server.ask() as asking:
+    with running(unread_seconds=1.5) as server, server.ask() as asking:
         asking.settimeout(LIMIT_SECONDS)
         num_bytes, began = 0, time.monotonic()
         while num_bytes < len(ANSWER):
+            if num_bytes > len(ANSWER) * (time.monotonic() - began) / 2.5:
+                time.sleep(0.01)
+                continue
             piece = asking.recv(200_000)
             assert piece, f"it ended after {num_bytes:,} bytes, {time.monotonic() - began:.1f} s"
             num_bytes += len(piece)
+        assert time.monotonic() - began > 1.5

@@ -345,6 +345,7 @@ def _a_damaged_champion_changes_nothing(service: Served, home: Path) -> None:
         served_version(service)["version"] == "2" and served_version(service)["newer_version_failed"] is True
     )
     assert _version(post(service, images=[as_base64(0)])) == "2"
+    until(lambda: any(own["level"] == "error" for own in service.log()))
     (line,) = [own for own in service.log() if own["level"] == "error"]
     assert line["event"] == "the version before goes on, for a new one could not be loaded"
     assert "is not a captioner's folder" in line["reason"] and line["model"] == "captioner@champion"

@@ -118,8 +118,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
 
 
 SCRIPT = """
-import sys
+import os, sys
 from pathlib import Path
+os.nice(10)  # who reads what it says and kills it comes first
 sys.path.insert(0, "tests")
 import captioning.training.engine as training
 training.SECONDS_BETWEEN_CHECKPOINTS = 0.0
