@@ -104,6 +104,7 @@ class Batches:
         torch.set_num_threads(torch_threads(len(self._threads)))
         while batch := self._take():
             began = time.perf_counter()
+            self._measures.batch_sizes.observe(len(batch))  # before anyone has an answer, as all that is counted
             self._caption(batch)
             self._note(len(batch), time.perf_counter() - began)
 
@@ -157,12 +158,11 @@ class Batches:
             LOG.exception("a picture could not be captioned", extra={"role": first.model.role})
             first.hypotheses.set_exception(error)
             return
+        self._measures.captions.labels(first.model.role).inc(sum(len(own) for own in captions))
         for own, hypotheses in zip(batch, captions, strict=True):
             own.hypotheses.set_result(hypotheses)
-        self._measures.captions.labels(first.model.role).inc(sum(len(own) for own in captions))
 
     def _note(self, num_pictures: int, seconds: float) -> None:
-        self._measures.batch_sizes.observe(num_pictures)
         self._measures.batch_seconds.observe(seconds)
         recent = seconds / num_pictures / len(self._threads)
         self.seconds_each += RECENT * (recent - self.seconds_each)

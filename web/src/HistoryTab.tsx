@@ -9,7 +9,9 @@ export function HistoryTab({ say }: { say: (text: string) => void }) {
   const [pasts, setPasts] = useState<history.Past[] | null>(null);
   const intro = useRef<HTMLParagraphElement>(null);
   useEffect(() => {
-    history.all().then(setPasts, () => setPasts([]));
+    const read = () => void history.all().then(setPasts, () => setPasts([]));
+    read();
+    return history.onKept(read); // what was captioned a moment ago may still be on its way there
   }, []);
   if (!pasts) return null;
   const onForget = async (id: string) => {

@@ -19,6 +19,15 @@ interface Schema extends DBSchema {
   [STORE]: { key: string; value: Past; indexes: { at: number } };
 }
 
+const changes = new EventTarget();
+const KEPT = "kept";
+
+/** Calls `hear` whenever a picture has been kept; returns what ends that. */
+export function onKept(hear: () => void): () => void {
+  changes.addEventListener(KEPT, hear);
+  return () => changes.removeEventListener(KEPT, hear);
+}
+
 let opened: Promise<IDBPDatabase<Schema>> | null = null;
 
 function database(): Promise<IDBPDatabase<Schema>> {
@@ -39,6 +48,7 @@ export async function keep(past: Past): Promise<void> {
   await own.put(STORE, past);
   const keys = await own.getAllKeysFromIndex(STORE, "at");
   for (const old of keys.slice(0, Math.max(0, keys.length - MOST))) await own.delete(STORE, old);
+  changes.dispatchEvent(new Event(KEPT));
 }
 
 export const forget = async (id: string): Promise<void> => (await database()).delete(STORE, id);
