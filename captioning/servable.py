@@ -38,16 +38,18 @@ def log_model(run_id: str, model_folder: Path, generation: dict[str, Any]) -> st
     It carries this package's code, and captions as it was scored, with the settings `generation`.
     """
     import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
     package, client = Path(__file__).parent, store.client()
     experiment_id = client.get_run(run_id).info.experiment_id
     logged = creation.create_logged_model(experiment_id, package.name, run_id)
-    with store.as_default_uri():
+
+    def log(as_output_of: str | None) -> None:
         Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
-            run_id=run_id,
+            run_id=as_output_of,
             model_id=logged.model_id,
             python_model=str(package / "pyfunc_model.py"),
             artifacts={"captioner": str(model_folder)},
@@ -56,6 +58,16 @@ def log_model(run_id: str, model_folder: Path, generation: dict[str, Any]) -> st
             pip_requirements=requirements(model_folder),
             input_example=[RED_SQUARE],
         )
+
+    with store.as_default_uri():
+        try:
+            log(as_output_of=run_id)
+        except MlflowException:
+            # the client asks again where an answer was lost, and MLflow refuses an output that the run has already
+            outputs = client.get_run(run_id).outputs.model_outputs
+            if logged.model_id not in {output.model_id for output in outputs}:
+                raise
+            log(as_output_of=None)
     return str(logged.model_id)
 
 

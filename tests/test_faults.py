@@ -249,7 +249,7 @@ def test_what_is_made_again_after_a_lost_answer_is_there_once(
     server = mlflow_server(free_port(), database=database, artifacts=str(tmp_path / "artifacts"))
     start(server, stack, tmp_path)
     line = Line(int(server.address.rpartition(":")[2]))
-    made = ("experiments/create", "runs/create", "registered-models/create", "logged-models")
+    made = ("experiments/create", "runs/create", "registered-models/create", "logged-models", "runs/outputs")
     line.lose_the_answer_to(*(f"POST /api/2.0/mlflow/{name} ".encode() for name in made))
     with at(project.root, line.address):
         with tracking.training_run("abc123", {}, project.model_name) as report:
@@ -262,6 +262,7 @@ def test_what_is_made_again_after_a_lost_answer_is_there_once(
         assert (run.info.status, run.data.metrics["val_bleu_4"]) == ("FINISHED", 0.2)
         (logged,) = client.search_logged_models([experiment.experiment_id])
         (version,) = aliases.versions(project.model_name)
+        assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
         assert (version.run_id, version.source) == (run.info.run_id, f"models:/{logged.model_id}")
         assert aliases.has_files(version)
 

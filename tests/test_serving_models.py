@@ -266,7 +266,10 @@ def register(folder: Path) -> str:
     client = store.client()
     if not client.search_registered_models(f"name = '{NAME}'"):
         client.create_registered_model(NAME)
-    run = client.create_run("0")
+        client.create_experiment(NAME, artifact_location=(folder.parent / "mlruns" / NAME).as_uri())
+    experiment = client.get_experiment_by_name(NAME)
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id)
     model_id = servable.log_model(run.info.run_id, folder, PARAMS["evaluate"]["generation"])
     with store.as_default_uri():
         created = client.create_model_version(
