@@ -133,12 +133,12 @@ def parts_of(
         images: the table of kept images, with their sources and sizes (`data/clean/images.parquet`), if it is known.
         tokens: name of the module of `captioning.tokens` by whose tokens the length of a caption is counted.
     """
-    cut = module_of(tokens)
+    cutting = module_of(tokens)
     lengths = {
-        image_id: round(sum(len(cut.split(text)) for text in own) / max(1, len(own)), 1)
+        image_id: round(sum(len(cutting.split(text)) for text in own) / max(1, len(own)), 1)
         for image_id, own in references.items()
     }
-    parts = {"caption length": quarters(lengths, f"{cut.UNIT}s")}
+    parts = {"caption length": quarters(lengths, f"{cutting.UNIT}s")}
     if images is not None:
         sides, sources = _read_images(images, references)
         parts |= {"image size": quarters(sides, "pixels"), "source": sources}

@@ -104,9 +104,8 @@ class Batches:
         torch.set_num_threads(torch_threads(len(self._threads)))
         while batch := self._take():
             began = time.perf_counter()
-            self._measures.batch_sizes.observe(
-                len(batch)
-            )  # before anyone has an answer, as all that is counted
+            # counted before anyone has an answer, and may look
+            self._measures.batch_sizes.observe(len(batch))
             self._caption(batch)
             self._note(len(batch), time.perf_counter() - began)
 
