@@ -2,7 +2,7 @@
 
     python -m soak.kills [--kills 25] [--seed 0]
 
-Takes half an hour on two cores: a small run of drawn scenes, once undisturbed, once killed (`kill -9` of every
+Takes ten minutes on two cores: a small run of drawn scenes, once undisturbed, once killed (`kill -9` of every
 process) after a random time, again and again. Ends with code 1 where an output differs by one byte.
 """
 
