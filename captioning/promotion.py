@@ -28,6 +28,7 @@ from captioning.comparison import Captioned
 from captioning.metrics import Statistics, higher_is_better, metric_of
 from captioning.params import Settings
 from captioning.scoring import ALWAYS_GIVEN, Scorer, Scores, value_of
+from captioning.tokens import WORDS
 
 PROMOTING = frozenset({"no-champion", "better"})
 ROUNDING = 1e-6
@@ -229,6 +230,7 @@ def compare(
     *,
     metrics: Sequence[str],
     images: Path | None,
+    tokens: str = WORDS,
     note: str,
 ) -> Comparison:
     """Score two models on the images of `challenger` and say how they differ.
@@ -240,6 +242,7 @@ def compare(
         settings: section `register`.
         metrics: names of modules in captioning/metrics, that of `register.metric` among them.
         images: the table of kept images, for slices by source and size, if it is known.
+        tokens: name of the module of `captioning.tokens` by whose tokens captions are long or short.
         note: of `Comparison`.
     """
     image_ids, name = [*challenger.hypotheses], settings.metric
@@ -262,24 +265,26 @@ def compare(
         champion_scores={own: value_of(score) for own, score in second.items()},
         gain=sign * (value_of(first[name]) - value_of(second[name])),
         interval=interval,
-        slice_losses=_slice_losses(first, second, challenger, settings, images),
+        slice_losses=_slice_losses(
+            first, second, settings, slices.parts_of(challenger.references, images, tokens), image_ids
+        ),
     )
 
 
 def _slice_losses(
     first: Scores,
     second: Scores,
-    captioned: Captioned,
     settings: RegisterSettings,
-    images: Path | None,
+    parts: slices.Parts,
+    image_ids: Sequence[str],
 ) -> dict[str, float]:
     one, other = first[settings.metric], second[settings.metric]
     if not isinstance(one, Statistics) or not isinstance(other, Statistics):
         return {}
     sign = 1 if higher_is_better(settings.metric) else -1
-    rows = {image_id: row for row, image_id in enumerate(captioned.hypotheses)}
+    rows = {image_id: row for row, image_id in enumerate(image_ids)}
     losses = {}
-    for group, members in slices.parts_of(captioned.references, images).items():
+    for group, members in parts.items():
         for name, own in members.items():
             if settings.min_images <= len(own) < len(rows):
                 taken = [rows[image_id] for image_id in own]

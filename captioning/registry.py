@@ -60,6 +60,7 @@ from captioning.images import BadImage, ImageFolder
 from captioning.metrics import metric_of
 from captioning.promotion import Comparison, Decision, Evidence, RegisterSettings, is_of_captions
 from captioning.seen_images import CleanImage
+from captioning.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -327,6 +328,7 @@ def _compare(
         settings,
         metrics=list(dict.fromkeys(metric for own in scored if (metric := metric_of(own)))),
         images=data.clean / "images.parquet",
+        tokens=Vocabulary.load(data.examples / "vocabulary.json").tokens,
         note=note,
     )
     if is_scored:

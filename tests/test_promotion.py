@@ -201,6 +201,22 @@ def test_a_slice_may_lose_where_the_whole_wins() -> None:
     )
 
 
+def test_molecules_are_long_or_short_by_their_tokens() -> None:
+    texts = ["InChI=1S/CH4/h1H4"] * 10 + ["InChI=1S/C2H6/c1-2/h1-2H3"] * 10
+    references = {str(number): [text] for number, text in enumerate(texts)}
+    found = compare(
+        Captioned(hypotheses=dict(zip(references, texts, strict=True)), references=references),
+        "1",
+        dict.fromkeys(references, texts[0]),
+        settings(min_images=5),
+        metrics=["exact_match"],
+        images=None,
+        tokens="inchi",
+        note="",
+    )
+    assert found.slice_losses == {"caption length 7 tokens": 0.0, "caption length 14 tokens": -1.0}
+
+
 # --- settings
 
 
