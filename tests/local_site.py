@@ -167,8 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         cut = self.site.cuts.pop(0) if self.site.cuts else None
         limit = self.site.stalls_at if cut is None else cut
         body, rest = (body, b"") if limit is None else (body[:limit], body[limit:])
-        self.site.num_bytes_sent += len(body)
         self.wfile.write(body)
+        self.site.num_bytes_sent += len(body)
         if cut is not None:
             self.reset()
         elif rest:

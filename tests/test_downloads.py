@@ -339,7 +339,7 @@ def test_run_again_asks_for_no_byte_of_a_finished_file_and_writes_the_others_ane
     (unfinished / "stale.csv").touch()
     settings = settings.model_copy(update={"max_failed_share": 0.5})
     download(settings, source.raw)
-    assert source.site.num_bytes_sent == len(listed)
+    wait_until(lambda: source.site.num_bytes_sent == len(listed))
     assert sorted(source.read()) == ["captions.parquet", "dataset.json", "images-00000.zip", "rows.parquet"]
 
 
