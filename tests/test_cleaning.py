@@ -472,9 +472,8 @@ def blocked_run(raw: Path, folder: Path) -> Iterator[None]:
         finally:
             below = psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGKILL)
-            psutil.wait_procs(
-                below, timeout=60
-            )  # one that still dies would take what the pipe has for the next run
+            # one that is still dying would take what the pipe has for the next run
+            psutil.wait_procs(below, timeout=60)
 
 
 def clean_with_pipe(raw: Path, folder: Path) -> None:

@@ -295,12 +295,9 @@ def test_killed_run_goes_on_at_the_next_part_and_ends_with_the_same_bytes(source
     paths[24] = "held/24.jpg"
     settings = source.settings(*paths, max_failed_share=0.1)
     with start_download(source, settings) as child:
-        wait_until(
-            lambda: (
-                len(list(home.work("download").glob("*/.unfinished/*.parquet"))) >= 3
-                and source.site.requests.total() == len(paths)
-            )  # nothing but the one that is held is under way
-        )
+        wait_until(lambda: len(list(home.work("download").glob("*/.unfinished/*.parquet"))) >= 3)
+        # then nothing but the one that is held is under way
+        wait_until(lambda: source.site.requests.total() == len(paths))
         child.kill()
     assert not source.raw.exists()
     source.site.go_on.set()
